@@ -1,0 +1,1 @@
+"""Sources of cases, and how they are divided into folds."""

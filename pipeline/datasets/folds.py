@@ -1,0 +1,294 @@
+"""Which case is validated in which fold: grouped, balanced, and the same every time."""
+
+import hashlib
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.datasets.base import Case
+from pipeline.errors import ConfigError, DataError, join_problems, plural
+from pipeline.plugin import Settings
+from pipeline.workspace import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+Volumes = Mapping[str, Mapping[str, float]]
+"""case_id -> {class: ml}."""
+
+_MOST_NAMED = 5
+
+
+class Folds(Settings):
+    """How the training cases are divided for cross-validation.
+
+    A `fold` column in the data set comes first. Cases of the test split are in no fold.
+    """
+
+    k: int = Field(default=3, ge=2)
+    """Number of folds."""
+    group: Literal["group", "site"] = "group"
+    """What must not straddle folds: the patient (the case itself where the data set names none), or the site."""
+    stratify: tuple[Literal["class", "site", "labels", "label_volume"], ...] = ("labels",)
+    """What is spread evenly: classes, sites, which labels a case has, or their volumes in ml."""
+    leave_one_site_out: bool = False
+    """One fold a site, in the order of their names, instead of `k` folds."""
+
+
+def make_folds(
+    cases: Iterable[Case], options: Folds, seed: int, label_volumes: Volumes | None = None
+) -> dict[str, int]:
+    """Give every case outside the test split the fold in which it is validated.
+
+    One variable is stratified by scikit-learn's StratifiedGroupKFold; several, or volumes, by a greedy
+    assignment of whole groups, largest first. Variables that are equal for all cases are left out.
+
+    Args:
+        cases: All cases, in any order: the result does not depend on it.
+        options: What is grouped and balanced.
+        seed: Draws one of the equally good divisions.
+        label_volumes: Volume in ml of each class in each labelled case.
+
+    Returns:
+        case_id -> fold from 0, in the order of `cases`; empty where there are only test cases.
+
+    Raises:
+        DataError: a group lies in two folds or in train and test; the `fold` column has gaps.
+        ConfigError: fewer groups, or sites, than folds.
+    """
+    everyone = list(cases)
+    cases = [case for case in everyone if case.split != "test"]
+    _refuse_test_leaks(everyone, options)
+    if not cases:
+        return {}
+    if any(case.fold is not None for case in cases):
+        folds = _fixed_folds(cases, options)
+    elif options.leave_one_site_out:
+        folds = _site_folds(cases, options)
+    else:
+        folds = _new_folds(sorted(cases, key=lambda case: case.case_id), options, seed, label_volumes or {})
+    return {case.case_id: folds[case.case_id] for case in cases}
+
+
+def group_of(case: Case, options: Folds) -> str:
+    """Return the name of what must stay together with `case`."""
+    return case.patient if options.group == "group" else case.site or case.case_id
+
+
+def find_straddling(cases: Iterable[Case], part_of: Mapping[str, object], options: Folds) -> dict[str, list[str]]:
+    """Return the groups whose cases lie in several parts (folds, or train and test), with these parts."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        if case.case_id in part_of:
+            parts[group_of(case, options)].add(str(part_of[case.case_id]))
+    return {group: sorted(found) for group, found in sorted(parts.items()) if len(found) > 1}
+
+
+def write_folds_csv(path: Path, cases: Iterable[Case], folds: Mapping[str, int]) -> None:
+    """Write case_id, group, site, split and fold of every case; the fold of a test case is empty."""
+    import pandas as pd
+
+    rows = [
+        {
+            "case_id": case.case_id, "group": case.patient, "site": case.site, "split": case.split or "train",
+            "fold": str(folds.get(case.case_id, "")),
+        }
+        for case in cases
+    ]
+    write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def read_folds_csv(path: Path) -> dict[str, int]:
+    """Read case_id -> fold from a CSV with these two columns; rows without a fold are left out.
+
+    Raises:
+        DataError: no such file or columns, a fold that is no whole number, a case twice.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = table[table["fold"] != ""]
+        folds = {case: int(fold) for case, fold in zip(table["case_id"], table["fold"], strict=True)}
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: no table of folds: {error}; expected columns case_id and fold.") from error
+    if len(folds) < len(table) or min(folds.values(), default=0) < 0:
+        raise DataError(f"{path}: expected each case once, with a fold from 0.")
+    return folds
+
+
+def fold_balance(
+    cases: Iterable[Case], folds: Mapping[str, int], label_volumes: Volumes | None = None
+) -> "pd.DataFrame":
+    """Return one row a fold, and one for the test split where there is one, to judge the balance by.
+
+    Columns: fold; cases; groups; `class <name>` and `site <name>` (number of cases); for each labelled
+    class `with <name>` (cases that have it) and `ml <name>` (its volume in all of them).
+    """
+    import pandas as pd
+
+    rows: dict[str, dict[str, object]] = {}
+    for fold, members in _by_fold(cases, folds).items():
+        volumes = [(label_volumes or {}).get(case.case_id, {}) for case in members]
+        row: dict[str, object] = {"fold": fold, "cases": len(members), "groups": len({c.patient for c in members})}
+        for name in sorted({name for case in members for name in case.classes}):
+            row[f"class {name}"] = sum(name in case.classes for case in members)
+        for site in sorted({case.site for case in members} - {""}):
+            row[f"site {site}"] = sum(case.site == site for case in members)
+        for name in dict.fromkeys(name for volume in volumes for name in volume):
+            row[f"with {name}"] = sum(volume.get(name, 0) > 0 for volume in volumes)
+            row[f"ml {name}"] = round(sum(volume.get(name, 0.0) for volume in volumes), 3)
+        rows[fold] = row
+    table = pd.DataFrame(list(rows.values()))
+    counts = [column for column in table.columns if column != "fold"]
+    whole = [column for column in counts if not column.startswith("ml ")]
+    table[counts] = table[counts].fillna(0)
+    table[whole] = table[whole].astype(int)
+    return table
+
+
+def _by_fold(cases: Iterable[Case], folds: Mapping[str, int]) -> dict[str, list[Case]]:
+    members: dict[str, list[Case]] = {str(fold): [] for fold in sorted(set(folds.values()))}
+    test = []
+    for case in cases:
+        if case.case_id in folds:
+            members[str(folds[case.case_id])].append(case)
+        elif case.split == "test":
+            test.append(case)
+    return members | ({"test": test} if test else {})
+
+
+def _refuse_test_leaks(cases: Sequence[Case], options: Folds) -> None:
+    split = {case.case_id: case.split or "train" for case in cases}
+    leaks = find_straddling(cases, split, options)
+    if leaks:
+        raise DataError(f"split: {_name(leaks)} has cases in train and in test; expected one. Mend the split column.")
+
+
+def _fixed_folds(cases: Sequence[Case], options: Folds) -> dict[str, int]:
+    folds = {case.case_id: case.fold for case in cases if case.fold is not None}
+    problems = []
+    without = [case.case_id for case in cases if case.fold is None]
+    if without:
+        problems.append(f"{plural(len(without), 'training case')} without a fold, such as {without[0]}. Fill in all.")
+    found = sorted(set(folds.values()))
+    if found != list(range(len(found))) or len(found) < 2:
+        problems.append(f"folds are {found}; expected at least two, 0, 1, ... without a gap.")
+    straddling = find_straddling(cases, folds, options)
+    if straddling:
+        problems.append(f"{_name(straddling)} has cases in several folds; expected one. Correct the fold column.")
+    if problems:
+        raise DataError(join_problems("fold column", problems))
+    log.info("%s taken from the fold column", plural(len(found), "fold"))
+    return folds
+
+
+def _site_folds(cases: Sequence[Case], options: Folds) -> dict[str, int]:
+    without = [case.case_id for case in cases if not case.site]
+    if without:
+        raise DataError(f"leave_one_site_out: {plural(len(without), 'case')} without a site, such as {without[0]}.")
+    sites = sorted({case.site for case in cases})
+    if len(sites) < 2:
+        raise ConfigError(f"folds.leave_one_site_out: all cases are of site {sites[0]!r}; expected two or more sites.")
+    folds = {case.case_id: sites.index(case.site) for case in cases}
+    straddling = find_straddling(cases, folds, options)
+    if straddling:
+        raise DataError(f"leave_one_site_out: {_name(straddling)} was at several sites; expected one.")
+    return folds
+
+
+def _new_folds(cases: Sequence[Case], options: Folds, seed: int, volumes: Volumes) -> dict[str, int]:
+    groups = [group_of(case, options) for case in cases]
+    if len(set(groups)) < options.k:
+        raise ConfigError(
+            f"folds.k: {options.k} folds of {plural(len(set(groups)), 'group')}; expected no more folds than groups. "
+            f"Set folds.k to {len(set(groups))} or less, or name more groups."
+        )
+    variables = _variables(cases, options, volumes)
+    numbers: NDArray[np.int64] | None = None
+    if len(variables) == 1 and "label_volume" not in variables:
+        numbers = _stratify(next(iter(variables.values())), groups, options.k, seed)
+    if numbers is None:
+        numbers = _assign_greedily(list(variables.values()), groups, options.k, seed)
+    return {case.case_id: int(fold) for case, fold in zip(cases, numbers, strict=True)}
+
+
+def _variables(cases: Sequence[Case], options: Folds, volumes: Volumes) -> dict[str, NDArray[np.float64]]:
+    """Return (cases, columns) of what is to be spread evenly, for each variable that differs between cases."""
+    names = sorted({name for case in cases for name in volumes.get(case.case_id, {})})
+    ml = np.array([[volumes.get(case.case_id, {}).get(name, 0.0) for name in names] for case in cases], float)
+    classes = sorted({name for case in cases for name in case.classes})
+    sites = sorted({case.site for case in cases})
+    tables = {
+        "class": np.array([[name in case.classes for name in classes] for case in cases], float),
+        "site": np.array([[site == case.site for site in sites] for case in cases], float),
+        "labels": (ml > 0).astype(float),
+        "label_volume": ml,
+    }
+    wanted = {name: tables[name] for name in options.stratify}
+    return {name: table for name, table in wanted.items() if table.size and (table != table[0]).any()}
+
+
+def _stratify(table: NDArray[np.float64], groups: Sequence[str], k: int, seed: int) -> NDArray[np.int64] | None:
+    """Divide by scikit-learn; None where it leaves a fold empty or every value is too rare for it."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    values = np.unique(table, axis=0, return_inverse=True)[1].ravel()
+    if np.bincount(values).max() < k:
+        return None
+    numbers = np.full(len(groups), -1)
+    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a value rarer than the folds is no fault of the user
+        for fold, (_, validation) in enumerate(splitter.split(values, values, np.asarray(groups))):
+            numbers[validation] = fold
+    return numbers if np.unique(numbers).size == k else None
+
+
+def _assign_greedily(
+    variables: Sequence[NDArray[np.float64]], groups: Sequence[str], k: int, seed: int
+) -> NDArray[np.int64]:
+    """Put each group, largest first, into the fold where it lowers the summed imbalance most.
+
+    The imbalance is the sum, over columns, of the folds' squared shares of that column; every variable
+    weighs as much as the number of cases does. A group adds g to a fold that holds x, so it changes the
+    sum by 2 x.g + g.g, and the best fold is the one with the least x.g. Empty folds are filled first,
+    since their x is zero. Ties are broken by a hash of the group's name.
+    """
+    names = sorted(set(groups))
+    row_of = {name: row for row, name in enumerate(names)}
+    shares = []
+    for table in (np.ones((len(groups), 1)), *variables):
+        summed = np.zeros((len(names), table.shape[1]))
+        np.add.at(summed, [row_of[name] for name in groups], table)
+        used = summed[:, summed.sum(0) > 0]
+        shares.append(used / used.sum(0) / np.sqrt(used.shape[1]))
+    weight = np.concatenate(shares, axis=1)
+    size = np.round(np.linalg.norm(weight, axis=1), 12)
+    loads, fold_of = np.zeros((k, weight.shape[1])), {}
+    for row in sorted(range(len(names)), key=lambda row: (-size[row], _hash(seed, names[row]))):
+        cost = np.round(loads @ weight[row], 12)
+        fold = min(range(k), key=lambda fold: (cost[fold], _hash(seed, names[row], fold)))
+        loads[fold] += weight[row]
+        fold_of[names[row]] = fold
+    return np.array([fold_of[name] for name in groups])
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _name(straddling: Mapping[str, Sequence[str]]) -> str:
+    """Return `group a (0, 2)`, or the first few of several groups."""
+    named = [f"{group} ({', '.join(parts)})" for group, parts in list(straddling.items())[:_MOST_NAMED]]
+    more = len(straddling) - len(named)
+    return f"group {'; '.join(named)}{f' and {more} more' if more else ''}"

@@ -1,0 +1,1 @@
+"""What a scanner exports: read, grouped, judged; no torch."""

@@ -1,0 +1,1 @@
+"""Volumes on disk and in memory; no torch, no monai."""

@@ -1,0 +1,1 @@
+"""The only torch training and inference code."""

@@ -1,0 +1,76 @@
+"""Many whole small volumes through trained networks at once: the probabilities of their classes."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.imaging.block_store import BlockCase
+from pipeline.imaging.normalise import window
+from pipeline.learning.precision import autocast, choose_layout
+from pipeline.learning.predictor import LoadedModel, Predictor
+from pipeline.learning.sliding_window import mirrored
+
+_ROWS = 256
+"""Volumes in one forward pass."""
+
+
+def classify_blocks(
+    predictor: Predictor, cases: Sequence[BlockCase], advance: Callable[[int], None] | None = None
+) -> NDArray[np.float64]:
+    """Return the probabilities (N, K) of volumes that are each one window of the network.
+
+    The same as `Predictor.predict_prepared` of each, to rounding: models are averaged as logits.
+
+    Args:
+        predictor: Models and options.
+        cases: Volumes of the size of the recipe's window.
+        advance: Called with the number of volumes that were just done.
+    """
+    found = []
+    for first in range(0, len(cases), _ROWS):
+        part = cases[first : first + _ROWS]
+        with torch.inference_mode():
+            logits_BK = torch.stack([_forward(predictor, model, part) for model in predictor.models]).mean(0)
+        found.append(predictor.recipe.task.decode(logits_BK, predictor.recipe.labels).double().numpy())
+        if advance is not None:
+            advance(len(part))
+    return np.concatenate(found) if found else np.empty((0, len(predictor.recipe.class_names)))
+
+
+def fits_one_window(predictor: Predictor, case: BlockCase) -> bool:
+    """Say whether a volume is exactly one window of the network."""
+    return case.shape == predictor.recipe.patch_size
+
+
+def _forward(predictor: Predictor, model: LoadedModel, cases: Sequence[BlockCase]) -> Tensor:
+    """Return logits (B, K) float32 on the CPU."""
+    images = torch.from_numpy(np.stack([_normalised(model, case) for case in cases])).to(predictor.device)
+    images = images.contiguous(memory_format=choose_layout("auto", predictor.precision, predictor.device))
+
+    def forward(windows_BCDHW: Tensor) -> Tensor:
+        with autocast(predictor.precision, predictor.device):
+            logits = model.module(windows_BCDHW)
+        return (logits[0] if isinstance(logits, list | tuple) else logits).float()
+
+    axes = ["DHW".index(axis) for axis in predictor.options.mirror]
+    return mirrored_classes(forward, axes)(images).cpu()
+
+
+def mirrored_classes(forward: Callable[[Tensor], Tensor], axes: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Average the logits (B, K) of a network over all mirror images along the axes of (D, H, W)."""
+
+    def spread(windows_BCDHW: Tensor) -> Tensor:
+        # As a volume of one voxel, so that what `mirrored` turns back stays as it is.
+        return forward(windows_BCDHW)[..., None, None, None]
+
+    average = mirrored(spread, axes)
+    return lambda windows_BCDHW: average(windows_BCDHW)[..., 0, 0, 0]
+
+
+def _normalised(model: LoadedModel, case: BlockCase) -> NDArray[np.float32]:
+    raw = case.read((0, 0, 0), case.shape)
+    pairs = zip(model.recipe.normalise, case.meta.stats, raw, strict=True)
+    return np.stack([window(one, stats).apply(channel) for one, stats, channel in pairs])

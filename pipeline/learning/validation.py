@@ -1,0 +1,107 @@
+"""How good a network is on cases that it was not trained on: sliding window against the prepared labels."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.imaging.labels import IGNORE, Labels
+from pipeline.learning.patches import PatchCase
+from pipeline.learning.sliding_window import Box, Member, plan_windows, slide
+from pipeline.tasks.base import Task
+
+Figures = dict[str, float]
+
+
+def mask_validation(
+    cases: Sequence[PatchCase],
+    task: Task,
+    labels: Labels,
+    class_names: Sequence[str],
+    window: tuple[int, int, int],
+    forward: Callable[[nn.Module, Tensor], Tensor],
+) -> Callable[[nn.Module], Figures]:
+    """Return a function that scores a network by Dice on the working grid.
+
+    The windows overlap by a quarter only: it chooses weights, and is not the figure that is reported.
+
+    Args:
+        cases: Validation cases of the fold.
+        task: Turns logits into class indices.
+        labels: Meaning of the indices.
+        class_names: Channels of the logits.
+        window: Size (D, H, W).
+        forward: (network, normalised windows (B, C, D, H, W)) -> float logits, in the training's precision.
+
+    Returns:
+        Network -> `dice`, the mean over classes and cases that have the class, and `dice_<class>`.
+    """
+
+    def validate(module: nn.Module) -> Figures:
+        found = [_case_dice(case, module, task, labels, class_names, window, forward) for case in cases]
+        table = np.array(found)  # (cases, classes)
+        known = ~np.isnan(table)
+        means = [float(table[known[:, k], k].mean()) if known[:, k].any() else float("nan") for k in range(table.shape[1])]
+        there = [mean for mean in means if mean == mean]
+        figures = {"dice": float(np.mean(there)) if there else 0.0}
+        return figures | {f"dice_{name}": mean for name, mean in zip(labels.foreground, means, strict=True)}
+
+    return validate
+
+
+def _case_dice(
+    case: PatchCase,
+    module: nn.Module,
+    task: Task,
+    labels: Labels,
+    class_names: Sequence[str],
+    window: tuple[int, int, int],
+    forward: Callable[[nn.Module, Tensor], Tensor],
+) -> list[float]:
+    """Return the Dice of each scored class; NaN where neither mask has it or it was not labelled."""
+    grid = plan_windows(case.voxels.shape, window, 0.25)
+    member = Member(
+        read=lambda box: _normalised(case, box),
+        forward=lambda windows: forward(module, windows),
+        background=tuple(one.background for one in case.windows),
+    )
+    truth = case.voxels.decoded().label
+    assert truth is not None
+    groups = _members(labels)
+    counts = np.zeros((len(groups), 3))
+    for slab in slide(grid, [member], len(class_names)):
+        rows = [slice(None)] * 3
+        rows[slab.axis] = slice(slab.start, slab.stop)
+        guess = task.decode(slab.logits[None], labels)[0].numpy()
+        counts += _overlaps(guess, truth[tuple(rows)], groups)
+    annotated = case.annotated
+    dice = [2 * both / (one + other) if one + other else float("nan") for both, one, other in counts]
+    if annotated is None:
+        return dice
+    known = dict(zip(class_names, annotated, strict=True))
+    return [value if known.get(name, True) else float("nan") for name, value in zip(labels.foreground, dice, strict=True)]
+
+
+def _normalised(case: PatchCase, box: Box) -> Tensor:
+    start, stop = [part.start for part in box], [part.stop for part in box]
+    raw = case.voxels.read(start, stop)
+    return torch.from_numpy(np.stack([one.apply(channel) for one, channel in zip(case.windows, raw, strict=True)]))
+
+
+def _members(labels: Labels) -> list[tuple[int, ...]]:
+    order = {name: index for index, name in enumerate(labels.classes)}
+    if labels.regions:
+        return [tuple(order[name] for name in members) for members in labels.regions.values()]
+    return [(order[name],) for name in labels.foreground]
+
+
+def _overlaps(guess: NDArray[np.uint8], truth: NDArray[np.uint8], groups: list[tuple[int, ...]]) -> NDArray[np.float64]:
+    """Return (classes, 3): voxels in both, in the guess, in the truth; ignored ones in none."""
+    counted = truth != IGNORE
+    rows = []
+    for group in groups:
+        one, other = np.isin(guess, group) & counted, np.isin(truth, group)
+        rows.append([np.count_nonzero(one & other), np.count_nonzero(one), np.count_nonzero(other)])
+    return np.array(rows, float)

@@ -1,0 +1,1 @@
+"""Figures of merit by name, and their intervals."""

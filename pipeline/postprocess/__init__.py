@@ -1,0 +1,1 @@
+"""Rules that mend a predicted mask, by name."""

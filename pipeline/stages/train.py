@@ -1,0 +1,271 @@
+"""Train: fits a network to the training cases of one fold."""
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from pipeline.datasets.base import Case
+from pipeline.errors import ConfigError
+from pipeline.imaging.normalise import fit_channels
+from pipeline.imaging.store import StoredCase, keep_decoded
+from pipeline.learning.class_validation import class_validation
+from pipeline.learning.loop import fit
+from pipeline.learning.options import TrainOptions
+from pipeline.learning.patches import Batch, PatchCase, patch_cases
+from pipeline.learning.precision import autocast, repeat_exactly, resolve_precision, seed_torch
+from pipeline.learning.prefetch import InOrder
+from pipeline.learning.validation import mask_validation
+from pipeline.learning.volumes import source_of
+from pipeline.learning.weights import load_matching
+from pipeline.losses.base import Loss, losses
+from pipeline.losses.deep_supervision import deep_supervision
+from pipeline.provenance import FileHashes
+from pipeline.records import CaseTable, InferenceRecipe, SamplingPlan, TrainedModel
+from pipeline.stages.base import Stage, StageContext, stages
+from pipeline.stages.prepared import Prepared, open_prepared
+from pipeline.transforms.base import Transform, transforms
+
+LossField = Annotated[Loss, losses]
+TransformField = Annotated[Transform, transforms]
+_SHARE_FOR_VOXELS = 0.5
+"""Part of the memory budget that decoded cases may fill."""
+
+
+@stages.register
+class Train(Stage, TrainOptions):
+    """Length, optimiser, loss and augmentation of a training."""
+
+    name: Literal["train"] = "train"
+    batch_size: PositiveInt = 2
+    """Patches in a step."""
+    loss: LossField | None = None
+    """None for the default of the task."""
+    class_weights: Literal["auto"] | tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """Weight of each class in the loss; `auto`: by the inverse of its share of the voxels (of the cases, without masks), softened by a root."""
+    augment: tuple[TransformField, ...] | None = None
+    """Random changes of patches; None for the usual ones, an empty list for none."""
+    init_from: str | None = None
+    """Folder of a trained model of ours, whose weights are taken over where name and shape fit."""
+    score: str | None = None  # type: ignore[assignment]
+    """The figure of the validation that chooses the best weights, higher is better; none for that of the task:
+    dice for segmentation, accuracy for classification."""
+    tensorboard: bool = False
+    """Whether to write TensorBoard event files too; needs the extra `tensorboard`."""
+
+    per_fold: ClassVar[bool] = True
+    uses_seed: ClassVar[bool] = True
+    uses: ClassVar[tuple[str, ...]] = ("task", "normalise", "network")
+    needs: ClassVar[tuple[str, ...]] = ("ingest", "sample")
+    gives: ClassVar[type[TrainedModel]] = TrainedModel
+
+    def key_options(self) -> dict[str, Any]:
+        """Leave out what changes no number."""
+        hidden = {*self.WITHOUT_EFFECT, "tensorboard"}
+        return {key: value for key, value in super().key_options().items() if key not in hidden}
+
+    def run(self, context: StageContext, *, ingest: CaseTable, sample: SamplingPlan) -> TrainedModel:
+        """Train, going on from a checkpoint where there is one.
+
+        Raises:
+            ModelError: the network cannot be built or does not fit the data.
+            StoppedError: the training diverged.
+        """
+        device = choose_device(context.machine.device)
+        repeat_exactly(device, deterministic=self.deterministic)
+        stored = _open(context, ingest, sample)
+        recipe = self._recipe(context, ingest, sample, stored)
+        module = self._module(context, recipe)
+        train, validation = _patch_cases(context, ingest, sample, stored, recipe)
+        source = source_of(
+            train,
+            sample,
+            batch_size=self.batch_size,
+            labels=recipe.labels,
+            transforms=usual_transforms() if self.augment is None else self.augment,
+            seed=_fold_seed(context),
+            device=device,
+        )
+        forward = self._forward(device)
+        with InOrder(source.batch, workers=1) as batches:
+            outcome = fit(
+                module,
+                batches,
+                self._loss_of(context, recipe, ingest, stored, device),
+                self.model_copy(update={"score": self.score or recipe.task.default_score}),
+                seed=_fold_seed(context),
+                folder=context.folder,
+                device=device,
+                validate=_validation(context, validation, recipe, forward) if validation else None,
+                progress=context.progress,
+                tensorboard=self.tensorboard,
+            )
+        weights = context.folder / TrainedModel.model_fields["weights"].default
+        shutil.copyfile(outcome.best_weights, weights)
+        model = TrainedModel(
+            recipe=recipe,
+            weights_sha256=FileHashes(context.folder, remember=False).sha256(weights),
+            best_epoch=outcome.best_epoch,
+            best_score=outcome.best_score,
+            epochs=outcome.epochs,
+            steps=outcome.steps,
+            seconds=outcome.seconds,
+            parameters=sum(weight.numel() for weight in module.parameters()),
+            ended=outcome.ended,
+        )
+        (context.folder / "training.json").write_text(
+            json.dumps({"precision": outcome.precision, "environments": outcome.environments}, indent=2)
+        )
+        return model
+
+    def _recipe(
+        self, context: StageContext, ingest: CaseTable, sample: SamplingPlan, stored: dict[str, Prepared]
+    ) -> InferenceRecipe:
+        stats = [stored[case_id].meta.stats for case_id in sample.train]
+        task = context.parts.task
+        return InferenceRecipe(
+            network=context.parts.network,
+            task=task,
+            labels=ingest.labels,
+            class_names=task.class_names(ingest.labels, ingest.class_names),
+            channels=ingest.channels,
+            prepare=ingest.prepare,
+            normalise=fit_channels(context.parts.normalise, ingest.channels, stats),
+            patch_size=sample.patch_size,
+        )
+
+    def _module(self, context: StageContext, recipe: InferenceRecipe) -> nn.Module:
+        seed_torch(_fold_seed(context))
+        module = recipe.network.build(len(recipe.channels), len(recipe.class_names), recipe.patch_size)
+        if self.init_from is not None:
+            from pipeline.learning.predictor import weights_of
+
+            report = load_matching(module, weights_of(self.init_from))
+            context.progress.say(str(report))
+        return module
+
+    def _forward(self, device: torch.device) -> Callable[[nn.Module, Tensor], Tensor]:
+        precision = resolve_precision(self.precision, device)
+
+        def forward(module: nn.Module, windows: Tensor) -> Tensor:
+            with autocast(precision, device):
+                logits = module(windows.to(device))
+            return (logits[0] if isinstance(logits, list | tuple) else logits).float()
+
+        return forward
+
+    def _loss_of(
+        self,
+        context: StageContext,
+        recipe: InferenceRecipe,
+        ingest: CaseTable,
+        stored: dict[str, Prepared],
+        device: torch.device,
+    ) -> Callable[[nn.Module, Batch], Tensor]:
+        task = recipe.task
+        weights = self._class_weights(recipe, ingest, stored)
+        loss = deep_supervision((self.loss or task.default_loss()).build(None if weights is None else weights.to(device)))
+
+        def loss_of(module: nn.Module, batch: Batch) -> Tensor:
+            image, truth = batch.image_BCDHW.to(device), batch.truth.to(device)
+            annotated = None if batch.annotated is None else batch.annotated.to(device)
+            return loss(module(image), task.target(truth, recipe.labels, annotated))
+
+        return loss_of
+
+    def _class_weights(
+        self, recipe: InferenceRecipe, ingest: CaseTable, stored: dict[str, Prepared]
+    ) -> Tensor | None:
+        if self.class_weights is None:
+            return None
+        names = recipe.class_names
+        if self.class_weights == "auto":
+            counts = torch.ones(len(names))
+            rows = ingest.by_id()
+            for case_id, case in stored.items():
+                for index, count in self._counts(recipe, rows[case_id].case, case).items():
+                    if index < len(names):
+                        counts[index] += count
+            raw = (counts.sum() / counts).sqrt()
+            return raw / raw.mean()
+        if len(self.class_weights) != len(names):
+            raise ConfigError(
+                f"train.class_weights: found {len(self.class_weights)} numbers; expected {len(names)}, one for each of "
+                f"{', '.join(names)}."
+            )
+        return torch.tensor(self.class_weights)
+
+    @staticmethod
+    def _counts(recipe: InferenceRecipe, case: Case, stored: Prepared) -> dict[int, int]:
+        """Return how much of each class a case has: voxels, or without masks the case itself."""
+        if recipe.task.reads_masks:
+            return stored.meta.class_voxels or {}
+        return {recipe.class_names.index(name): 1 for name in case.classes}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the torch device that `machine.device` names.
+
+    Raises:
+        ConfigError: a GPU is asked for that torch does not see.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(f"machine.device: found {name!r}, but torch sees no such GPU. Use 'auto' or 'cpu'.")
+    return device
+
+
+def usual_transforms() -> tuple[Transform, ...]:
+    """Return the augmentation of a config that names none."""
+    names = ("flip", "affine", "noise", "brightness", "contrast", "gamma")
+    return tuple(transforms.parse(name) for name in names)
+
+
+def _fold_seed(context: StageContext) -> int:
+    """Give each fold draws and first weights of its own."""
+    return context.seed * 1000 + (999 if context.fold is None else context.fold)
+
+
+def _open(context: StageContext, ingest: CaseTable, sample: SamplingPlan) -> dict[str, Prepared]:
+    rows = ingest.by_id()
+    wanted = (*sample.train, *sample.validation)
+    return open_prepared(context.machine.cache, [rows[case_id] for case_id in wanted])
+
+
+def _patch_cases(
+    context: StageContext,
+    ingest: CaseTable,
+    sample: SamplingPlan,
+    stored: dict[str, Prepared],
+    recipe: InferenceRecipe,
+) -> tuple[list[PatchCase], list[PatchCase]]:
+    """Return training and validation cases; decoded once where the memory budget allows."""
+    budget = int(_SHARE_FOR_VOXELS * context.machine.memory_bytes())
+    alone = [case for case in stored.values() if isinstance(case, StoredCase)]
+    kept = dict(stored) | {case.meta.case_id: case for case in keep_decoded(alone, budget)}
+    rows, masks = ingest.by_id(), recipe.task.reads_masks
+    made = {
+        case.case_id: case
+        for case in patch_cases(
+            [rows[case_id] for case_id in stored], kept, recipe.normalise, recipe.labels, recipe.class_names,
+            whole_volume=not masks,
+        )
+    }  # fmt: skip
+    labelled = [case_id for case_id in sample.validation if not masks or stored[case_id].meta.class_voxels is not None]
+    return [made[case_id] for case_id in sample.train], [made[case_id] for case_id in labelled]
+
+
+def _validation(
+    context: StageContext,
+    cases: list[PatchCase],
+    recipe: InferenceRecipe,
+    forward: Callable[[nn.Module, Tensor], Tensor],
+) -> Callable[[nn.Module], dict[str, float]]:
+    chosen = mask_validation if recipe.task.reads_masks else class_validation
+    return chosen(cases, recipe.task, recipe.labels, recipe.class_names, recipe.patch_size, forward)

@@ -1,0 +1,16 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real medical volumes that are not part of the repository; the test skips where it is absent."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PIPELINE_TEST_DATA", default))
+    if not (folder / "README.md").exists():
+        pytest.skip(f"no real data at {folder}; set PIPELINE_TEST_DATA to a copy")
+    return folder

@@ -1,0 +1,46 @@
+"""The command line starts fast and answers bad input with one message."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.__main__ import COMMANDS, main
+
+HEAVY = {"torch", "monai", "scipy", "numpy", "pandas", "SimpleITK", "pydantic"}
+
+
+@pytest.mark.parametrize("words", [["--help"], *[[name, "--help"] for name in COMMANDS]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom pipeline.__main__ import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "print('IMPORTED', *sorted(name for name in sys.modules if '.' not in name), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "usage:" in done.stdout
+    imported = set(done.stderr.rsplit("IMPORTED", 1)[1].split())
+    assert not imported & HEAVY
+
+
+def test_import_of_the_package_is_light() -> None:
+    code = "import sys, pipeline; sys.exit(bool({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["rnu"])
+    assert stop.value.code == 2
+    assert "rnu" in capsys.readouterr().err
+
+
+def test_bad_config_gives_one_message_and_code_2(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("dataset: {name: phantom}\nnetwork: {name: unett}\ntrian: {}\n")
+    assert main(["run", str(config)]) == 2
+    message = capsys.readouterr().err
+    assert "2 problems" in message
+    assert "did you mean 'unet'" in message
+    assert "did you mean 'train'" in message
+    assert "Traceback" not in message
