@@ -145,10 +145,6 @@ def _in_child(parent: int) -> None:
         import SimpleITK
 
         SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    with suppress(ImportError):
-        import numba
-
-        numba.set_num_threads(1)
 
 
 def _died(case_id: str) -> str:

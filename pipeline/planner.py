@@ -53,6 +53,7 @@ def median_spacing(config: RunConfig, facts: DatasetFacts) -> list[float]:
 _RULES: dict[str, Callable[[RunConfig, DatasetFacts], Any]] = {
     "ingest.spacing_mm": median_spacing,
     "train.precision": lambda config, facts: choose_precision(config.machine.device),
+    "predict.precision": lambda config, facts: choose_precision(config.machine.device),
 }
 
 

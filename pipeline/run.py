@@ -4,8 +4,9 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.machine import MemoryWatch
 from pipeline.plugin import Plugin, source_hash
 from pipeline.progress import Progress
 from pipeline.provenance import FileHashes, digest, environment
-from pipeline.records import CaseTable, Evaluation, PredictionTable, Record
+from pipeline.records import CaseTable, DatasetFacts, Evaluation, PredictionTable, Record
 from pipeline.stages.base import Stage, StageContext
 from pipeline.workspace import RESULT, only_owner, remove_leftovers, write_json, write_text
 
@@ -65,7 +66,7 @@ def _in_order(steps: "_Steps", folds: Sequence[int] | None, until: str | None) -
     if until == "survey":
         return steps.outcome()
 
-    ingest = steps.make("ingest", survey=survey)
+    ingest = steps.make("ingest", first=partial(_try_network, steps.config, survey.record), survey=survey)
     cases: CaseTable = ingest.record
     shutil.copyfile(cases.path("folds.csv"), steps.folder / "folds.csv")
     if until == "ingest":
@@ -110,6 +111,17 @@ def _chosen_folds(config: RunConfig, cases: CaseTable, folds: Sequence[int] | No
             f"--folds: there is no fold {', '.join(map(str, unknown))}; expected some of {made}. Change folds.k, or the list."
         )
     return list(folds) or [None]
+
+
+def _try_network(config: RunConfig, facts: DatasetFacts) -> None:
+    """Build the network without memory for its weights, so that options it refuses are told before any work."""
+    import torch
+
+    manifest, task = facts.manifest, config.task
+    names = task.class_names(manifest.labels, manifest.class_names)
+    if config.sample.patch_size != "auto":
+        with torch.device("meta"):
+            config.network.build(len(manifest.channels), len(names), config.sample.patch_size)
 
 
 @dataclass(frozen=True)
@@ -158,8 +170,10 @@ class _Steps:
         self.config, self.folder, self.progress, self.hashes, self.dry = config, folder, progress, hashes, dry
         self.made: list[Made] = []
 
-    def make(self, name: str, fold: int | None = None, **needed: Made | list[Made]) -> Made:
-        """Return the result of a stage for a fold, from disk where its key is known there."""
+    def make(
+        self, name: str, fold: int | None = None, first: Callable[[], None] | None = None, **needed: Made | list[Made]
+    ) -> Made:
+        """Return the result of a stage for a fold, from disk where its key is known there; else call `first` and make it."""
         stage: Stage = getattr(self.config, name)
         where = _place(stage, fold)
         key = self._key(stage, fold, needed)
@@ -167,6 +181,8 @@ class _Steps:
         record = _finished(folder, stage.gives, key)
         reused = record is not None
         if record is None and not self.dry:
+            if first is not None:
+                first()
             inputs = {need: _records(made) for need, made in needed.items()}
             record = self._run(stage, fold, folder, key, inputs)
         made = Made(folder.name, key, record, reused)

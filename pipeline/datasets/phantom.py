@@ -10,8 +10,8 @@ from pipeline.datasets.phantom_parts.body import LABELS
 from pipeline.datasets.phantom_parts.scan import Scanner, make_scan
 from pipeline.datasets.write_manifest import write_manifest
 from pipeline.imaging.labels import Labels
+from pipeline.imaging.volume import Volume
 from pipeline.provenance import digest
-from pipeline.workspace import atomic_path
 
 _VERSION = 1  # raise it with every change of what is drawn: it is part of the folder's name
 _SITES = ("north", "south")
@@ -66,6 +66,8 @@ class Phantom(Dataset):
         The folder's name stands for all options and for the version of the drawing code, so what lies in
         it under the right name has the right content.
         """
+        from pipeline.imaging.write import write_image, write_mask
+
         image, label = case.images["image"], case.label
         listed = image.parents[1] / f"{self.count}_cases.csv"
         if not listed.exists():
@@ -75,9 +77,8 @@ class Phantom(Dataset):
         numbers = [number for number in range(self.count) if self._case(number).case_id == case.case_id]
         scanner = Scanner(spacing_mm=self.spacing_mm, slice_mm=self.slice_mm, field_mm=self.field_mm)
         scan = make_scan(self.seed, numbers[0], self._patient(numbers[0]), scanner, site=_SITES.index(case.site))
-        for volume, path in ((scan.label, label), (scan.image, image)):
-            with atomic_path(path) as draft:
-                scan.write(volume, draft)
+        write_mask(scan.label, scan.geometry, label)
+        write_image(Volume(scan.image[None], scan.geometry), image)
 
     def _case(self, number: int) -> Case:
         options = self.model_dump(mode="json", exclude={"count", "folder", "name"})

@@ -95,6 +95,16 @@ class Labels(Settings):
         order = {name: index for index, name in enumerate(self.classes)}
         return tuple((order[a], order[b]) for a, b in self.mirror_pairs or _pairs_by_name(self.classes))
 
+    def channel_swaps(self) -> tuple[tuple[int, int], ...]:
+        """Return the pairs of the logits' channels that a left-right mirror image exchanges."""
+        if not self.regions:
+            return self.swaps()
+        names = self.classes
+        partner = {names[a]: names[b] for pair in self.swaps() for a, b in (pair, pair[::-1])}
+        sets = [frozenset(members) for members in self.regions.values()]
+        mirrored = [frozenset(partner.get(name, name) for name in members) for members in sets]
+        return tuple((a, b) for a, one in enumerate(mirrored) for b in range(a + 1, len(sets)) if one == sets[b])
+
     def unpaired_sides(self) -> tuple[str, ...]:
         """Return class names that say a side but have no partner, so that mirroring would teach nonsense."""
         paired = {name for pair in self.mirror_pairs or _pairs_by_name(self.classes) for name in pair}

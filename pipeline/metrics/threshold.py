@@ -17,10 +17,10 @@ _QUANTILES = 192
 _SAMPLES_PER_CASE = 50_000
 _BETAS = (1.0, 0.5, 2.0, 4.0)
 """Weights of what is found against what is too much, in the search before components."""
-_LOWS, _HIGHS = (0.01, 0.05, 0.12, 0.2, 0.3, 0.4), (0.6, 0.75, 0.85, 0.93, 0.98, 1.0)
+_LOWS, _HIGHS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4), (0.6, 0.75, 0.9, 0.97, 1.0)
 """Shares of a class below the ends of further windows: one that is bad by its count of voxels may be the best once
 everything but the largest component is gone."""
-_SCREENED, _FINALISTS = 3, 4
+_SCREENED, _CLIMBS, _FINALISTS = 3, 2, 4
 _LARGE = 8_000_000
 
 
@@ -57,10 +57,11 @@ def best_thresholds(cases: Sequence[Load], members: Mapping[str, tuple[int, ...]
     The windows are chosen on the very cases that they are scored on, so the figures are what thresholds could
     reach at best. The best of all pairs of a grid of percentiles by their Dice over all cases together (from
     histograms, under several weightings) and windows made of percentiles of the class are compared by their mean
-    Dice after components on three of the cases; the best few of these once more, on all.
+    Dice after components on three of the cases; so are the neighbours of the best, twice, since one HU may decide
+    whether two organs touch. The best few are then scored on all cases.
 
     Args:
-        cases: Readers of the cases; each is called three or four times, so that only one case is in memory.
+        cases: Readers of the cases; each is called again for each pass, so that only one case is in memory.
         members: Class name -> its indices.
 
     Returns:
@@ -71,12 +72,19 @@ def best_thresholds(cases: Sequence[Load], members: Mapping[str, tuple[int, ...]
     windows = {name: _candidates(inside[name], everywhere, edges) for name in members}
     some = [cases[at] for at in sorted({round(at) for at in np.linspace(0, len(cases) - 1, _SCREENED)})]
     screened = _score(some, members, windows)
+    for _ in range(_CLIMBS):
+        screened = _score(some, members, {name: _around(scores, edges) for name, scores in screened.items()})
     # The ones that are best by counts are looked at again too: a class may be rare in the cases of the screening.
     finalists = {
         name: list(dict.fromkeys([*(score.window for score in scores[:_FINALISTS]), *windows[name][: len(_BETAS)]]))
         for name, scores in screened.items()
     }
     return {name: scores[0] for name, scores in _score(cases, members, finalists).items()}
+
+
+def reads(cases: int) -> int:
+    """Return how often `best_thresholds` reads a case in all, for a progress bar."""
+    return 3 * cases + (1 + _CLIMBS) * min(_SCREENED, cases)
 
 
 def segment(image: NDArray[Any], window: Window) -> NDArray[np.bool_]:
@@ -139,6 +147,16 @@ def _candidates(
     lows, highs = (np.searchsorted(shares, ends).clip(max=edges.size - 1) for ends in (_LOWS, _HIGHS))
     found += [(int(low), int(high)) for low in lows for high in highs if low <= high]
     return tuple(dict.fromkeys(_window(edges, low, high) for low, high in found))
+
+
+def _around(scores: Sequence[ThresholdScore], edges: NDArray[np.float64]) -> list[Window]:
+    """Return the two best windows and those with one end a few bins off the best."""
+    best = scores[0].window
+    low, high = (int(np.searchsorted(edges, end, side="right")) - 1 for end in (best.low, best.high))
+    steps = (-3, -2, -1, 1, 2, 3)
+    ends = [*((low + step, high) for step in steps), *((low, high + step) for step in steps)]
+    moved = [_window(edges, a, b) for a, b in ends if 0 <= a <= b < edges.size]
+    return list(dict.fromkeys([*(score.window for score in scores[:2]), *moved]))
 
 
 def _window(edges: NDArray[np.float64], low: int, high: int) -> Window:

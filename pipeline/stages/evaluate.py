@@ -17,7 +17,7 @@ from pipeline.metrics.classification import ClassMetric
 from pipeline.metrics.columns import is_volume, label_of
 from pipeline.metrics.scoring import class_members, score_case
 from pipeline.metrics.summary import summarise
-from pipeline.metrics.threshold import Load, best_thresholds
+from pipeline.metrics.threshold import Load, best_thresholds, reads
 from pipeline.metrics.volume import Volume
 from pipeline.parallel import Job, failures, map_cases, refuse
 from pipeline.progress import Bar, Progress
@@ -219,7 +219,7 @@ def threshold_baseline(cases: Sequence[Case], labels: Labels, progress: Progress
         Class -> `low`, `high`, `mean` Dice and the number `n` of cases that have the class.
     """
     members = class_members(labels)
-    with progress.bar(3 * len(cases) + min(3, len(cases)), "thresholds") as bar:
+    with progress.bar(reads(len(cases)), "thresholds") as bar:
         found = best_thresholds([_loader(case, labels, bar) for case in cases], members) if cases else {}
     return {
         name: {

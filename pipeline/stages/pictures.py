@@ -189,9 +189,9 @@ def _draw(area: Any, plane: _Plane, low: float, high: float) -> None:
         plane.image, cmap="gray", vmin=low, vmax=high, extent=plane.extent, interpolation="bicubic", aspect="auto"
     )
     for index in np.unique(plane.reference[plane.reference > 0]):
-        _outline(area, plane.reference == index, plane, _REFERENCE, 2.6)
+        _outline(area, plane.reference == index, plane, _REFERENCE, 2.2)
     for index in np.unique(plane.prediction[plane.prediction > 0]):
-        _outline(area, plane.prediction == index, plane, colour_of(int(index)), 1.3)
+        _outline(area, plane.prediction == index, plane, colour_of(int(index)), 1.2)
     area.set_xlim(0, plane.width_mm)
     area.set_ylim(plane.height_mm, 0)
     area.set_axis_off()

@@ -8,13 +8,13 @@ from pipeline.errors import PipelineError
 from pipeline.imaging.block_store import BlockCase
 from pipeline.imaging.write import write_mask
 from pipeline.learning.classify import classify_blocks, fits_one_window
+from pipeline.learning.precision import choose_device
 from pipeline.learning.predictor import Prediction, PredictOptions, Predictor, load_trained
 from pipeline.machine import peak_memory_mb
 from pipeline.progress import Bar
 from pipeline.records import CasePrediction, CaseTable, IngestedCase, PredictionTable, TrainedModel
 from pipeline.stages.base import Stage, StageContext, stages
 from pipeline.stages.prepared import open_prepared
-from pipeline.stages.train import choose_device
 from pipeline.workspace import write_text
 
 

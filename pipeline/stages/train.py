@@ -1,6 +1,5 @@
 """Train: fits a network to the training cases of one fold."""
 
-import json
 import shutil
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,10 +13,18 @@ from pipeline.errors import ConfigError
 from pipeline.imaging.normalise import fit_channels
 from pipeline.imaging.store import StoredCase, keep_decoded
 from pipeline.learning.class_validation import class_validation
+from pipeline.learning.learner import Forward
 from pipeline.learning.loop import fit
 from pipeline.learning.options import TrainOptions
 from pipeline.learning.patches import Batch, PatchCase, patch_cases
-from pipeline.learning.precision import autocast, repeat_exactly, resolve_precision, seed_torch
+from pipeline.learning.precision import (
+    autocast,
+    choose_device,
+    choose_layout,
+    repeat_exactly,
+    resolve_precision,
+    seed_torch,
+)
 from pipeline.learning.prefetch import InOrder
 from pipeline.learning.validation import mask_validation
 from pipeline.learning.volumes import source_of
@@ -29,6 +36,7 @@ from pipeline.records import CaseTable, InferenceRecipe, SamplingPlan, TrainedMo
 from pipeline.stages.base import Stage, StageContext, stages
 from pipeline.stages.prepared import Prepared, open_prepared
 from pipeline.transforms.base import Transform, transforms
+from pipeline.workspace import write_json
 
 LossField = Annotated[Loss, losses]
 TransformField = Annotated[Transform, transforms]
@@ -95,7 +103,7 @@ class Train(Stage, TrainOptions):
             outcome = fit(
                 module,
                 batches,
-                self._loss_of(context, recipe, ingest, stored, device),
+                self._loss_of(recipe, ingest, stored, device),
                 self.model_copy(update={"score": self.score or recipe.task.default_score}),
                 seed=_fold_seed(context),
                 folder=context.folder,
@@ -117,9 +125,8 @@ class Train(Stage, TrainOptions):
             parameters=sum(weight.numel() for weight in module.parameters()),
             ended=outcome.ended,
         )
-        (context.folder / "training.json").write_text(
-            json.dumps({"precision": outcome.precision, "environments": outcome.environments}, indent=2)
-        )
+        how = {"precision": outcome.precision, "environments": outcome.environments, "halvings": outcome.halvings}
+        write_json(context.folder / "training.json", how)
         return model
 
     def _recipe(
@@ -150,30 +157,24 @@ class Train(Stage, TrainOptions):
 
     def _forward(self, device: torch.device) -> Callable[[nn.Module, Tensor], Tensor]:
         precision = resolve_precision(self.precision, device)
+        layout = choose_layout(self.channels_last, precision, device)
 
         def forward(module: nn.Module, windows: Tensor) -> Tensor:
             with autocast(precision, device):
-                logits = module(windows.to(device))
-            return (logits[0] if isinstance(logits, list | tuple) else logits).float()
+                logits: Tensor = module(windows.to(device, memory_format=layout))
+            return logits.float()
 
         return forward
 
     def _loss_of(
-        self,
-        context: StageContext,
-        recipe: InferenceRecipe,
-        ingest: CaseTable,
-        stored: dict[str, Prepared],
-        device: torch.device,
-    ) -> Callable[[nn.Module, Batch], Tensor]:
-        task = recipe.task
-        weights = self._class_weights(recipe, ingest, stored)
+        self, recipe: InferenceRecipe, ingest: CaseTable, stored: dict[str, Prepared], device: torch.device
+    ) -> Callable[[Forward, Batch], Tensor]:
+        task, weights = recipe.task, self._class_weights(recipe, ingest, stored)
         loss = deep_supervision((self.loss or task.default_loss()).build(None if weights is None else weights.to(device)))
 
-        def loss_of(module: nn.Module, batch: Batch) -> Tensor:
-            image, truth = batch.image_BCDHW.to(device), batch.truth.to(device)
+        def loss_of(forward: Forward, batch: Batch) -> Tensor:
             annotated = None if batch.annotated is None else batch.annotated.to(device)
-            return loss(module(image), task.target(truth, recipe.labels, annotated))
+            return loss(forward(batch.image_BCDHW), task.target(batch.truth.to(device), recipe.labels, annotated))
 
         return loss_of
 
@@ -205,20 +206,6 @@ class Train(Stage, TrainOptions):
         if recipe.task.reads_masks:
             return stored.meta.class_voxels or {}
         return {recipe.class_names.index(name): 1 for name in case.classes}
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the torch device that `machine.device` names.
-
-    Raises:
-        ConfigError: a GPU is asked for that torch does not see.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f"machine.device: found {name!r}, but torch sees no such GPU. Use 'auto' or 'cpu'.")
-    return device
 
 
 def usual_transforms() -> tuple[Transform, ...]:

@@ -29,12 +29,19 @@ def centred(matrix: NDArray[np.float64], shape: tuple[int, ...], shift: float) -
     return (np.array(shape) - 1) / 2 + shift - matrix @ ((np.array(SIZE) - 1) / 2)
 
 
+def amid_nan(box: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the box with nothing but NaN before and behind it in memory: reading beyond it shows."""
+    wide = np.full((box.shape[0] + 2, *box.shape[1:]), np.nan, np.float32)
+    wide[1:-1] = box
+    return wide[1:-1]
+
+
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.parametrize("kind", BOXES)
 @pytest.mark.parametrize("shift", [0.0, 0.317, -40.0])
 def test_agrees_with_scipy(name: str, kind: str, shift: float) -> None:
     shape, matrix = BOXES[kind], MATRICES[name]
-    box = RANDOM.normal(size=(2, *shape)).astype(np.float32)
+    box = amid_nan(RANDOM.normal(size=(2, *shape)).astype(np.float32))
     label = RANDOM.integers(0, 4, shape).astype(np.uint8)
     offset, outside = centred(matrix, shape, shift), np.array([-1.5, 0.25], np.float32)
     image, found = np.full((2, *SIZE), np.nan, np.float32), np.zeros(SIZE, np.uint8)
@@ -70,3 +77,18 @@ def test_values_stay_between_those_of_the_box_and_the_background() -> None:
         out = np.empty((1, *SIZE), np.float32)
         gather_image(box, matrix, centred(matrix, (12, 12, 12), 0.1), np.array([2.5], np.float32), out)
         assert 2 <= out.min() <= out.max() <= 3 + 1e-6
+
+
+def test_never_reads_beyond_a_small_box() -> None:
+    """Exactly on the faces of boxes of few voxels, where an error of one would show."""
+    for _ in range(400):
+        shape = tuple(RANDOM.integers(1, 4, 3).tolist())
+        box = amid_nan(RANDOM.normal(size=(1, *shape)).astype(np.float32))
+        matrix = np.eye(3)[RANDOM.permutation(3)] * RANDOM.choice([-1, 1, -0.5, 0.5], 3)
+        offset = RANDOM.integers(-8, 9, 3) / 2
+        out = np.empty((1, 5, 6, 9), np.float32)
+        gather_image(box, matrix, offset, np.zeros(1, np.float32), out)
+        expected = ndimage.affine_transform(
+            box[0].astype(float), matrix, offset, out.shape[1:], order=1, mode="grid-constant"
+        )
+        assert np.allclose(out[0], expected, atol=1e-6)

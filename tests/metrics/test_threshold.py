@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.imaging.labels import IGNORE
-from pipeline.metrics.threshold import Window, best_thresholds, segment
+from pipeline.metrics.threshold import Window, best_thresholds, reads, segment
 
 
 def case(image, indices):
@@ -62,6 +62,17 @@ def test_ignored_voxels_count_nowhere():
     found = best_thresholds([case(image, hidden)], {"ball": (1,)})["ball"]
     assert found.window.high < 1e6
     assert found.mean > 0.95
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_cases_are_read_as_often_as_said(count):
+    scenes, read = [scene(seed) for seed in range(count)], []
+
+    def reader(number):
+        return lambda: read.append(number) or scenes[number]
+
+    best_thresholds([reader(number) for number in range(count)], {"ball": (1,)})
+    assert len(read) == reads(count)
 
 
 def test_class_that_no_case_has():

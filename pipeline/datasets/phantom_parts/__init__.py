@@ -1,0 +1,1 @@
+"""What the phantom is drawn with: body, organs, canvas and scanner."""

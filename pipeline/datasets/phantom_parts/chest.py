@@ -43,7 +43,7 @@ def _paint_lung_vessels(trunk: Trunk, inside: Array) -> None:
     hu = min(trunk.hu.heart, 190)
     for side in (-1, 1):
         for heading in ((side * 1.0, 0.3, 0.9), (side, 0.6, -0.6), (side * 0.7, -0.9, 0.3)):
-            tree = grow_tree(trunk.rng, (side * 34.0, 6.0, 72.0), heading, length=34, radius=5.2, levels=5)
+            tree = grow_tree(trunk.rng, (side * 34.0, 6.0, 72.0), heading, length=34, radius=6.0, levels=5)
             for ends, radii in tree:
                 trunk.canvas.paint_tube(ends, radii, hu, KEEP, inside=inside)
 

@@ -1,9 +1,7 @@
-"""From a made-up patient to a CT scan: grid, slices, blur, noise, orientation and file."""
+"""From a made-up patient to a CT scan: grid, slices, blur, noise, and orientation."""
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +9,8 @@ from numpy.typing import NDArray
 from pipeline.datasets.phantom_parts.body import PHASES, Body, Visit
 from pipeline.datasets.phantom_parts.canvas import Array, Axes
 from pipeline.datasets.phantom_parts.trunk import paint_trunk
+from pipeline.imaging.geometry import from_affine
+from pipeline.imaging.volume import Geometry
 
 _PATIENT, _VISIT, _NOISE, _BLOCK = range(4)
 _FINEST_STEP_MM = 3.2
@@ -49,17 +49,10 @@ class Scan:
     label: NDArray[np.uint8]
     affine: Matrix
 
-    def write(self, volume: NDArray[Any], path: Path) -> None:
-        """Write `volume`, which lies on this scan's grid."""
-        import SimpleITK as sitk
-
-        columns = self.affine[:3, 2::-1]
-        spacing = np.linalg.norm(columns, axis=0)
-        image = sitk.GetImageFromArray(volume)
-        image.SetSpacing(spacing.tolist())
-        image.SetDirection((columns / spacing).ravel().tolist())
-        image.SetOrigin(self.affine[:3, 3].tolist())
-        sitk.WriteImage(image, str(path), True, 1)
+    @property
+    def geometry(self) -> Geometry:
+        """Where the voxels lie."""
+        return from_affine(self.affine, self.image.shape)
 
 
 def make_scan(seed: int, number: int, patient: int, scanner: Scanner, *, site: int) -> Scan:

@@ -42,7 +42,8 @@ def _paint_table(trunk: Trunk) -> None:
     _, y, x = np.meshgrid(*canvas.axes, indexing="ij", sparse=True)
     top = trunk.body.depth + visit.shift[1] + 4 - 26 * (np.abs(x) / 190) ** 2
     foam = np.maximum(np.abs(y - top) - visit.mattress_mm, np.abs(x) - _TABLE_HALF_MM)
-    canvas.paint(EVERYWHERE, np.broadcast_to(foam, canvas.hu.shape), visit.mattress_hu + 9 * trunk.noise["fine"], NOTHING)
+    foam_hu = visit.mattress_hu + 9 * trunk.noise["fine"]
+    canvas.paint(EVERYWHERE, np.broadcast_to(foam, canvas.hu.shape), foam_hu, NOTHING)
     board = y - top - visit.mattress_mm - 3
     shell = np.maximum(np.abs(np.abs(board - 8) - 8) - 1.6, np.abs(x) - _TABLE_HALF_MM)
     canvas.paint(EVERYWHERE, np.broadcast_to(shell, canvas.hu.shape), 220, NOTHING)

@@ -145,7 +145,7 @@ def _fold_table(data: ReportData) -> Table:
     rows = tuple(
         (
             Cell(name), Cell(str(len(cases))), Cell(str(len({case.group for case in cases}))),
-            *(Cell(str(sum(case.volumes_ml.get(c, 0) > 0 for case in cases))) for c in shown),
+            *(Cell(str(sum(case.volumes_ml.get(c, 0) > 0 or c in case.classes for case in cases))) for c in shown),
         )
         for name, cases in parts
     )  # fmt: skip

@@ -31,6 +31,7 @@ from pipeline.records import (
 from pipeline.stages.base import StageContext
 from pipeline.stages.evaluate import GIVEN, OUT_OF_FOLD, TEST
 from pipeline.stages.pictures import colour_of, overlay_figure
+from pipeline.stages.report.classification import class_report
 from pipeline.stages.report.data import Baseline, CaseLine, Cost, Overlay, ReportData, Training
 
 if TYPE_CHECKING:
@@ -66,7 +67,13 @@ def collect(context: StageContext, inputs: Inputs, *, pictures: int) -> ReportDa
     """
     labels = inputs.ingest.labels
     names = tuple(class_members(labels)) if context.parts.task.reads_masks else inputs.ingest.class_names
-    sets, summary = _tables(inputs.evaluate)
+    task, classes = context.parts.task, None
+    if task.reads_masks:
+        sets, summary = _tables(inputs.evaluate)
+    else:
+        sets, summary = {}, {}
+        cache = context.machine.cache
+        classes = class_report(inputs.ingest, inputs.evaluate, cache, exclusive=task.is_exclusive, pictures=pictures)
     first = next((name for name in (OUT_OF_FOLD, TEST, GIVEN) if name in sets), None)
     tested = first == OUT_OF_FOLD and TEST in sets
     return ReportData(
@@ -92,6 +99,9 @@ def collect(context: StageContext, inputs: Inputs, *, pictures: int) -> ReportDa
         dropped=inputs.ingest.dropped,
         failed={row.case_id: row.failure for table in inputs.predict for row in table.predictions if row.failure},
         not_run=_not_run(inputs),
+        verdict=classes.verdict if classes else "",
+        cards=classes.cards if classes else (),
+        extra=classes.sections if classes else (),
     )
 
 
@@ -143,6 +153,7 @@ def _case_line(row: IngestedCase, survey: DatasetFacts, labels: Labels) -> CaseL
         fold=row.fold,
         split=case.split,
         site=case.site,
+        classes=case.classes,
     )
 
 

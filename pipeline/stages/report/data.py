@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.stages.report.page import Section
+    from pipeline.stages.report.page import Card, Section
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class CaseLine:
     fold: int | None = None
     split: str = ""
     site: str = ""
+    classes: tuple[str, ...] = ()
+    """Of the whole volume, for classification."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,5 +116,9 @@ class ReportData:
     """Case id -> why it has no prediction."""
     not_run: tuple[int, ...] = ()
     """Folds that the data has and this run left out."""
+    verdict: str = ""
+    """First sentences of a task without masks; else they follow from the summary."""
+    cards: tuple[Card, ...] = ()
+    """Its figures to read first."""
     extra: tuple[Section, ...] = ()
     """Sections of other tasks, e.g. ROC and confusion, shown after the results."""

@@ -41,6 +41,8 @@ def build_page(data: ReportData) -> Page:
 def verdict(data: ReportData) -> str:
     """Say in a few sentences how good the result is, over what, and how hard the task was."""
     columns = scored(data)
+    if data.verdict:
+        return data.verdict
     if not columns:
         return f"{plural(len(data.trainings), 'model')} trained; no masks were evaluated." if not data.extra else ""
     summary, first = summary_of(data), columns[0]
@@ -74,7 +76,7 @@ _WHICH = {
 
 def cards(data: ReportData) -> tuple[Card, ...]:
     """Return the figures to show large: one a metric, then what was missed and how long training took."""
-    found = []
+    found = list(data.cards)
     for column in scored(data)[:4]:
         mean, unit = summary_of(data)["classes_mean"][column], unit_of(column)
         interval = (

@@ -55,7 +55,7 @@ def curves(panels: Mapping[str, Mapping[str, Curve]], best: Mapping[str, float] 
         best: Name of the line -> epoch that was kept, marked with a ring in the last panel.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    with _figure(10.4, 3.1) as figure:
+    with canvas(10.4, 3.1) as figure:
         for place, (title, lines) in enumerate(panels.items(), 1):
             area = figure.add_subplot(1, len(panels), place)
             for name, (epochs, values) in lines.items():
@@ -71,7 +71,7 @@ def curves(panels: Mapping[str, Mapping[str, Curve]], best: Mapping[str, float] 
             area.margins(x=0.02)
             if place == len(panels) and len(names) > 1:
                 area.legend(loc="best", ncols=1 if len(names) < 6 else 2)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def distributions(
@@ -87,7 +87,7 @@ def distributions(
         bounds: Title -> ends of the axis, for figures that have some.
     """
     classes = list(next(iter(panels.values())))
-    with _figure(10.4, 1.05 + 0.36 * len(classes)) as figure:
+    with canvas(10.4, 1.05 + 0.36 * len(classes)) as figure:
         first = None
         for place, (title, table) in enumerate(panels.items(), 1):
             area = figure.add_subplot(1, len(panels), place, sharey=first)
@@ -102,7 +102,7 @@ def distributions(
             area.grid(visible=False, axis="y")
             area.spines["left"].set_visible(False)
             area.tick_params(axis="y", labelleft=place == 1, labelcolor=_INK)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def volumes(table: Mapping[str, tuple[Sequence[float], Sequence[float]]], colours: Mapping[str, str]) -> str:
@@ -112,7 +112,7 @@ def volumes(table: Mapping[str, tuple[Sequence[float], Sequence[float]]], colour
         table: Class -> volumes of the reference and of the prediction, in ml; zeros are left out.
         colours: Class -> colour.
     """
-    with _figure(4.3, 3.9) as figure:
+    with canvas(4.3, 3.9) as figure:
         area = figure.add_subplot()
         seen = []
         for name, (true, predicted) in table.items():
@@ -127,7 +127,7 @@ def volumes(table: Mapping[str, tuple[Sequence[float], Sequence[float]]], colour
         area.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
         area.set_xlabel("reference, ml")
         area.set_ylabel("prediction, ml")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def _strip(area: Any, line: int, values: NDArray[np.float64], colour: str) -> None:
@@ -144,7 +144,7 @@ def _strip(area: Any, line: int, values: NDArray[np.float64], colour: str) -> No
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Any]:
+def canvas(width: float, height: float) -> Iterator[Any]:
     """Give an empty figure, in inches, drawn without pyplot and its global state."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -154,7 +154,7 @@ def _figure(width: float, height: float) -> Iterator[Any]:
         yield Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.06))
 
 
-def _svg(figure: Any) -> str:
+def to_svg(figure: Any) -> str:
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return stream.getvalue()
