@@ -13,6 +13,7 @@ COMMANDS = {
     "schema": "print the JSON Schema of the configuration",
     "evaluate": "score masks made elsewhere against a manifest",
     "import": "write a manifest of a data set",
+    "series": "list the series of a scanner's export, and what can be used",
     "inspect": "show a network, or one layer, as a table",
 }
 """Command -> one line of help; each lives in `commands/`, `import` in `import_.py`."""

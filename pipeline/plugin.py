@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -157,10 +158,7 @@ def load_plugins(modules: Iterable[str], *, search: Path | None = None) -> None:
     """
     if search is not None and str(search) not in sys.path:
         sys.path.append(str(search))
-    jobs: list[tuple[str, Callable[[], object]]] = [
-        (name, lambda name=name: importlib.import_module(name))
-        for name in modules  # type: ignore[misc]
-    ]
+    jobs: list[tuple[str, Callable[[], object]]] = [(name, partial(importlib.import_module, name)) for name in modules]
     jobs += [(point.value, point.load) for point in importlib.metadata.entry_points(group="pipeline.plugins")]
     for name, load in jobs:
         try:

@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
     from pipeline.tasks.segmentation import Segmentation
 
     load_plugins(())
-    chosen = [metrics.get(name)() for name in arguments.metrics] or list(Segmentation().default_metrics())
+    chosen = [metrics.parse(name) for name in arguments.metrics] or list(Segmentation().default_metrics())
     evaluation, missing = evaluate_folder(
         arguments.predictions, ManifestCsv(path=arguments.manifest).cases(), arguments.output, chosen,
         machine=Machine(), progress=TerminalProgress(),

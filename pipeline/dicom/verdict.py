@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.dicom.geometry import EVEN, GAP, NEARLY_EVEN, Stack, grid_of, height_of, lies_right, stack_of
 from pipeline.dicom.pixel_data import BIG_ENDIAN
@@ -27,6 +28,7 @@ _PROJECTIONS = {"MIP", "MINIP", "MAXIP", "PROJECTION IMAGE", "VOLUME RENDERED", 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SR", "PR", "KO", "REG", "ECG", "DOC", "PLAN", "AU"}
 _SHOWN = 6
+_RUN = 3
 
 
 class Verdict(Settings):
@@ -147,7 +149,7 @@ def _steps(stack: Stack) -> tuple[Kind, str]:
     if stack.unevenness_mm <= NEARLY_EVEN * usual and np.abs(steps - usual).max() <= 2 * NEARLY_EVEN * usual:
         return "", ""
     gaps = np.flatnonzero(steps > GAP * usual)
-    if len(gaps) and len(gaps) <= max(1, len(steps) // 4):
+    if len(gaps) and _longest_run(gaps) < _RUN:
         return "missing slices", _missing(stack, [int(gap) for gap in gaps])
     listed = Counter(np.round(steps, 1).tolist()).most_common(_SHOWN)
     found = ", ".join(f"{count} of {step:g} mm" for step, count in sorted(listed))
@@ -156,6 +158,12 @@ def _steps(stack: Stack) -> tuple[Kind, str]:
     if extremes or changes <= 2:
         return "mixed spacing", f"steps of several sizes: {found}"
     return "uneven steps", f"uneven steps from {steps.min():.2f} to {steps.max():.2f} mm"
+
+
+def _longest_run(places: NDArray[np.intp]) -> int:
+    """Return the most neighbours among ascending indices: large steps in a row are a second spacing, not gaps."""
+    breaks = np.flatnonzero(np.diff(places) > 1) + 1
+    return max(len(run) for run in np.split(places, breaks))
 
 
 def _missing(stack: Stack, gaps: list[int]) -> str:

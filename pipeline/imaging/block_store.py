@@ -184,6 +184,8 @@ def _refuse_changes(options: PrepareOptions) -> None:
         changes.append("ingest.crop: none")
     if options.spacing_mm not in (None, (1.0, 1.0, 1.0)):
         changes.append("ingest.spacing_mm: null")
+    if options.middle_mm is not None or options.resize is not None:
+        changes.append("neither ingest.middle_mm nor ingest.resize")
     if changes:
         raise ConfigError(
             f"volumes that share a file are kept as they are, 1 mm a voxel; expected {' and '.join(changes)}. "

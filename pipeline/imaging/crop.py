@@ -1,5 +1,6 @@
 """Which part of a volume is worth keeping: the bounding box of the body, or of what is not zero."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cc3d
@@ -78,6 +79,16 @@ def cover(box: Box, label: NDArray[np.uint8]) -> Box:
     other = _bounds(mask)
     start = tuple(min(a, b) for a, b in zip(box.start, other.start, strict=True))
     stop = tuple(max(a, b) for a, b in zip(box.stop, other.stop, strict=True))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def middle(box: Box, spacing_mm: Sequence[float], extent_mm: Sequence[float]) -> Box:
+    """Return the middle of a box, of at most a given extent along (D, H, W) and at least one voxel."""
+    start, stop = [], []
+    for begin, end, step, extent in zip(box.start, box.stop, spacing_mm, extent_mm, strict=True):
+        kept = min(end - begin, max(1, round(extent / step)))
+        start.append(begin + (end - begin - kept) // 2)
+        stop.append(start[-1] + kept)
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
-from pipeline.imaging.crop import Box, body_box, cover, nonzero_box, whole_box
+from pipeline.imaging.crop import Box, body_box, cover, middle, nonzero_box, whole_box
 from pipeline.imaging.encoding import Encoding, choose_encoding, common_type, estimate_noise
 from pipeline.imaging.geometry import apply, canonical, cropped_geometry, resampled_geometry
 from pipeline.imaging.normalise import IntensityStats, body_threshold, measure
 from pipeline.imaging.placement import Placement
 from pipeline.imaging.resample import Order, Thick, resample, resample_label
 from pipeline.imaging.store import CaseMeta, LoadedCase, count_classes
-from pipeline.imaging.volume import Spacing, Volume
+from pipeline.imaging.volume import Geometry, Shape, Spacing, Volume
 from pipeline.plugin import Settings
 
 
@@ -27,6 +27,10 @@ class PrepareOptions(Settings):
     """Bounding box to keep: all, the largest bodies above the air, or all voxels that are not 0."""
     margin_mm: NonNegativeFloat = 5.0
     """Added to the box on all sides, as far as there are voxels."""
+    middle_mm: Spacing | None = None
+    """Extent along (D, H, W), in mm, of the middle of that box which alone is kept, labelled or not; None for all."""
+    resize: Shape | None = None
+    """Voxels (D, H, W) that every volume is brought to, in place of a voxel size; None where `spacing_mm` decides."""
     order: Order = 3
     """Interpolation of images: 3 cubic B-spline, 1 linear, 0 nearest."""
     thick: Thick = "linear"
@@ -65,7 +69,7 @@ def prepare(
     label = None if label is None else np.ascontiguousarray(label[box.slices])
 
     stats = tuple(measure(channel, label) for channel in native.voxels)
-    spacing = options.spacing_mm or native.geometry.spacing_mm
+    spacing = _spacing(native.geometry, options)
     working = resampled_geometry(native.geometry, spacing)
     encodings = _encodings(native, stats, exact=working == native.geometry or options.order == 0)
     image = resample(
@@ -82,12 +86,21 @@ def prepare(
     return LoadedCase(meta, image.voxels, label)
 
 
+def _spacing(native: Geometry, options: PrepareOptions) -> Spacing:
+    if options.resize is None:
+        return options.spacing_mm or native.spacing_mm
+    depth, height, width = (extent / n for extent, n in zip(native.extent_mm, options.resize, strict=True))
+    return depth, height, width
+
+
 def _box(upright: Volume, label: NDArray[np.uint8] | None, options: PrepareOptions) -> Box:
     if options.crop == "none":
-        return whole_box(upright.geometry.shape)
-    find = body_box if options.crop == "body" else nonzero_box
-    box = find(upright, options.margin_mm)
-    return box if label is None else cover(box, label)
+        box = whole_box(upright.geometry.shape)
+    else:
+        find = body_box if options.crop == "body" else nonzero_box
+        box = find(upright, options.margin_mm)
+        box = box if label is None else cover(box, label)
+    return box if options.middle_mm is None else middle(box, upright.geometry.spacing_mm, options.middle_mm)
 
 
 def _small(voxels: NDArray[Any]) -> NDArray[Any]:

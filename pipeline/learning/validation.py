@@ -40,15 +40,17 @@ def mask_validation(
     """
 
     def validate(module: nn.Module) -> Figures:
-        found = [_case_dice(case, module, task, labels, class_names, window, forward) for case in cases]
-        table = np.array(found)  # (cases, classes)
-        known = ~np.isnan(table)
-        means = [float(table[known[:, k], k].mean()) if known[:, k].any() else float("nan") for k in range(table.shape[1])]
-        there = [mean for mean in means if mean == mean]
-        figures = {"dice": float(np.mean(there)) if there else 0.0}
+        table = np.array([_case_dice(case, module, task, labels, class_names, window, forward) for case in cases])
+        means = [_mean_of_known(column) for column in table.T]
+        figures = {"dice": _mean_of_known(np.array(means))}
         return figures | {f"dice_{name}": mean for name, mean in zip(labels.foreground, means, strict=True)}
 
     return validate
+
+
+def _mean_of_known(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def _case_dice(
@@ -67,8 +69,7 @@ def _case_dice(
         forward=lambda windows: forward(module, windows),
         background=tuple(one.background for one in case.windows),
     )
-    truth = case.voxels.decoded().label
-    assert truth is not None
+    truth = case.voxels.read_label((0, 0, 0), case.voxels.shape)
     groups = _members(labels)
     counts = np.zeros((len(groups), 3))
     for slab in slide(grid, [member], len(class_names)):

@@ -17,7 +17,7 @@ _QUANTILES = 192
 _SAMPLES_PER_CASE = 50_000
 _BETAS = (1.0, 0.5, 2.0, 4.0)
 """Weights of what is found against what is too much, in the search before components."""
-_LOWS, _HIGHS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4), (0.6, 0.75, 0.9, 0.97, 1.0)
+_LOWS, _HIGHS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4), (0.6, 0.75, 0.9, 0.95, 0.98, 1.0)
 """Shares of a class below the ends of further windows: one that is bad by its count of voxels may be the best once
 everything but the largest component is gone."""
 _SCREENED, _CLIMBS, _FINALISTS = 3, 2, 4

@@ -12,8 +12,8 @@ from pipeline.plugin import Plugin, Registry
 class Transform(Plugin):
     """A random change of a training patch.
 
-    Spatial transforms (`spatial = True`): `apply` returns a 3x3 matrix over (D, H, W) in voxels about the
-    patch centre, output to input; all of a patch are multiplied and done in one gather. Intensity
+    Spatial transforms (`spatial = True`): `apply` changes a 3x3 float64 matrix from patch voxels (D, H, W) about
+    the centre to millimetres in the volume, which starts as diag(spacing); all are done in one gather. Intensity
     transforms: `apply` changes the normalised image (C, D, H, W) and returns it.
     Drawing and applying are two functions, so that one draw can be shown, repeated and tested.
     """
