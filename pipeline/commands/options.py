@@ -1,7 +1,8 @@
 """List the plug-ins and their options, all of them, those of one KIND, or one plug-in by NAME."""
 
 import argparse
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,5 +57,17 @@ def _short(value: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
-    text = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
-    return (text or str(annotation)).replace("typing.", "").replace("NoneType", "None")
+    """Write a type as a reader of YAML would say it, without its checks."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(inside[0])
+    if origin is Literal:
+        return " | ".join(str(value) for value in inside)
+    if origin in (Union, UnionType):
+        return " | ".join(_type(part) for part in inside)
+    if origin in (tuple, list) and inside:
+        parts = [_type(part) for part in inside if part is not Ellipsis]
+        return f"[{', '.join(parts)}{', ...' if Ellipsis in inside else ''}]"
+    if origin is dict:
+        return f"{{{_type(inside[0])}: {_type(inside[1])}}}"
+    return "none" if annotation in (None, NoneType) else getattr(annotation, "__name__", str(annotation))

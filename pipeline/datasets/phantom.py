@@ -13,7 +13,7 @@ from pipeline.imaging.labels import Labels
 from pipeline.imaging.volume import Volume
 from pipeline.provenance import digest
 
-_VERSION = 1  # raise it with every change of what is drawn: it is part of the folder's name
+_VERSION = 2  # raise it with every change of what is drawn: it is part of the folder's name
 _SITES = ("north", "south")
 
 

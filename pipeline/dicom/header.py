@@ -55,9 +55,9 @@ def _kind(stream: BinaryIO) -> str:
         return "damaged"
     if head[128:132] == b"DICM":
         return "DICOMDIR" if _DICOMDIR_CLASS in head else ""
-    # Without the preamble a data set begins with group 2 or 8, whose elements have low numbers.
-    little, big = head[1] == 0 and head[0] in (2, 8), head[0] == 0 and head[1] in (2, 8)
-    return "" if len(head) > 8 and (little or big) and b"1.2." in head else "not DICOM"
+    # Without the preamble a data set begins with group 2 or 8, in either byte order.
+    group = int.from_bytes(head[:2], "little"), int.from_bytes(head[:2], "big")
+    return "" if {2, 8} & set(group) and b"1.2." in head else "not DICOM"
 
 
 def _planes(stream: BinaryIO, path: str, key: bytes) -> tuple[Plane, ...]:

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/convolutions.md: python scripts/figures/convolutions.py [FOLDER]."""
+"""Draws the pictures of docs/convolutions.md: python -m scripts.figures.convolutions [FOLDER]."""
 
 import sys
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def filters_over_a_stack() -> Figure:
         area = empty(figure.add_subplot(1, 2, place), title)
         for number in reversed(range(6)):
             x, y = number * 0.45, number * 0.3
-            area.add_patch(Rectangle((x, y), 3, 3, facecolor="white", edgecolor=LINE))
+            area.add_patch(Rectangle((x, y), 3, 3, facecolor="none", edgecolor=LINE))
             if number in slices:
                 area.add_patch(Rectangle((x + 1, y + 1), 1, 1, facecolor=FILTER, alpha=0.75, edgecolor="white"))
         if place == 2:

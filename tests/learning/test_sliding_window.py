@@ -1,7 +1,7 @@
 """The streaming sliding window against brute force, MONAI's inferer and its own invariants."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,15 @@ from pipeline.learning.sliding_window import (
 )
 
 CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def member(volume_CDHW: Tensor, forward: Forward, background: tuple[float, ...] = (-1.0, -1.0)) -> Member:

@@ -89,7 +89,7 @@ def _paint_liver(trunk: Trunk) -> None:
     edge = np.minimum(np.maximum(right, floor), np.maximum(left, floor * 0.6 - 20))
     edge = edge + 2.4 * noise["organ"][box] + noise["loops"][box]
     spine = np.sqrt((x - trunk.spine_x[box]) ** 2 + (y - trunk.spine_y[box]) ** 2)
-    edge = np.maximum.reduce([edge, trunk.cavity[box] + 4.0, under, 34 - spine])
+    edge = np.maximum.reduce([edge, trunk.cavity[box] + 6.0, under, 34 - spine])
     hu = trunk.hu.liver + trunk.body.fatty_liver_hu
     canvas.paint(box, edge, hu + 2.5 * noise["fine"][box] + 2 * noise["organ"][box], LIVER)
     inside = np.full(canvas.hu.shape, 99, np.float32)
@@ -138,7 +138,7 @@ def _paint_kidney(trunk: Trunk, place: Point) -> None:
     here = canvas.positions(box)
     bean = ellipsoid(here, (x, y, z), (29 * size, 25 * size, 55 * size), turn=side * 0.55, tilt=-side * 0.22)
     bean = bean + 1.2 * noise["organ"][box] + 0.8 * noise["loops"][box]
-    canvas.paint(box, bean - 8, -104, NOTHING)
+    canvas.paint(box, bean - 9, -104, NOTHING)
     hilum = (x - side * 21 * size, y - 6, z)
     sinus = ellipsoid(here, hilum, (19, 9, 22), turn=side * 0.55, tilt=-side * 0.22)
     kidney = np.maximum(bean, -sinus)

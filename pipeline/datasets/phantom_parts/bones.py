@@ -72,11 +72,11 @@ def _paint_spine(trunk: Trunk) -> None:
     column = np.sqrt(x * x + y * y + 1e-3) * (1 - 1 / scaled)
     vertebra = np.maximum(column, 2.4 + 2 * lumbar - (0.5 - np.abs(level)) * body.vertebra_mm)
     behind = y - deep
-    canal = np.sqrt((x / 1.2) ** 2 + (behind - 9) ** 2) - 8.0
+    canal = np.sqrt((x / 1.2) ** 2 + (behind - 9) ** 2) - 7.2
     arch = [np.abs(canal - 3.4) - 4.2, (np.abs(level - 0.02) - 0.36) * body.vertebra_mm, -behind - 2]
     slant = level * body.vertebra_mm + (0.5 - 0.35 * lumbar) * (behind - 18)
-    spinous = [np.abs(x) - 4.2, np.abs(slant) - 8, behind - 35, 17 - behind]
-    wings = [np.abs(behind - 7 - 0.25 * np.abs(x)) - 5.2, np.abs(level - 0.05) * body.vertebra_mm - 6.5]
+    spinous = [np.abs(x) - 4.6, np.abs(slant) - 8, behind - 35, 17 - behind]
+    wings = [np.abs(behind - 7 - 0.25 * np.abs(x)) - 5.8, np.abs(level - 0.05) * body.vertebra_mm - 6.5]
     wings += [np.abs(x) - 33, 9 - np.abs(x)]
     processes = np.minimum.reduce([np.maximum.reduce(part) for part in (arch, spinous, wings)])
     spongy = body.bone_hu + 32 * trunk.noise["fine"][box] + 12 * trunk.noise["loops"][box]

@@ -33,9 +33,9 @@ def _lung_tissue(trunk: Trunk, above: Array) -> Array:
     if rng.random() < 0.4:  # ground glass and, at its core, consolidation
         patch = noise["organ"] * int(rng.choice((-1, 1))) + 0.5 * noise["loops"] + 0.35 * noise["fine"]
         air += (30 - air) * np.clip(0.6 * (patch - 1.5 + 0.5 * trunk.visit.opaque), 0, 0.9)
-    if rng.random() < 0.5:  # collapsed tissue at the base
+    if rng.random() < 0.35:  # collapsed tissue at the base
         base = np.clip((above + 14 + 6 * noise["organ"]) / 14, 0, 1) * np.clip((y - 25) / 40, 0, 1)
-        air += (20 - air) * 0.75 * base
+        air += (20 - air) * 0.65 * base
     return np.asarray(air, np.float32)
 
 

@@ -71,7 +71,7 @@ def make_scan(seed: int, number: int, patient: int, scanner: Scanner, *, site: i
     shape, affine = _draw_grid(rng, scanner, style)
     hu, label = _expose(body, visit, shape, affine)
     sharp = _Sharpness(*_KERNEL[site], reach=tuple(float(part) for part in _steps(affine)[2] / _steps(affine)))
-    image = _add_noise(hu, rng.uniform(9, 20), sharp, _draws(seed, _NOISE, number))
+    image = _add_noise(hu, rng.uniform(8, 17), sharp, _draws(seed, _NOISE, number))
     if rng.random() < 0.4:
         image = _cut_circle(image)
     order = _ORDERS[int(rng.integers(len(_ORDERS)))] if style in ("turned", "oblique") else _ORDERS[0]
