@@ -1,7 +1,7 @@
 """The configuration of a run: read from YAML, checked as a whole, frozen."""
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,6 +24,7 @@ from pipeline.stages.sample import Sample
 from pipeline.stages.survey import Survey
 from pipeline.stages.train import Train
 from pipeline.tasks.segmentation import Segmentation
+from pipeline.yaml_text import parse_yaml
 
 
 class RunConfig(Settings):
@@ -126,7 +127,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}). Check the path."
         ) from None
     try:
-        tree = _UniqueKeys(text).get_single_data()
+        tree = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
@@ -136,25 +137,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Put `over` on `base`: mappings key by key, lists replaced, a plug-in whole where its `name` differs."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("name", old.get("name")) == old.get("name"):
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        if both and value.get("name", old.get("name")) == old.get("name"):
             merged[key] = merge(old, value)
         else:
             merged[key] = value

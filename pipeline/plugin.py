@@ -114,7 +114,8 @@ class Registry(Generic[P]):
             ) from None
 
     def _unknown(self, name: str) -> str:
-        return f"no {self.kind} called {name!r}{did_you_mean(name, self._classes)}. Known: {', '.join(sorted(self._classes))}"
+        known = sorted(self._classes)
+        return f"no {self.kind} called {name!r}{did_you_mean(name, known)}. Known: {', '.join(known)}"
 
     def _discover(self) -> None:
         if self._discovered:

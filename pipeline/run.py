@@ -108,7 +108,8 @@ def _chosen_folds(config: RunConfig, cases: CaseTable, folds: Sequence[int] | No
     unknown = sorted(set(folds) - set(made))
     if unknown:
         raise ConfigError(
-            f"--folds: there is no fold {', '.join(map(str, unknown))}; expected some of {made}. Change folds.k, or the list."
+            f"--folds: there is no fold {', '.join(map(str, unknown))}; expected some of {made}. "
+            "Change folds.k, or the list."
         )
     return list(folds) or [None]
 
@@ -173,7 +174,7 @@ class _Steps:
     def make(
         self, name: str, fold: int | None = None, first: Callable[[], None] | None = None, **needed: Made | list[Made]
     ) -> Made:
-        """Return the result of a stage for a fold, from disk where its key is known there; else call `first` and make it."""
+        """Return the result of a stage for a fold: from disk where its key is known there, else call `first` and make it."""
         stage: Stage = getattr(self.config, name)
         where = _place(stage, fold)
         key = self._key(stage, fold, needed)

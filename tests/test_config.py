@@ -9,7 +9,11 @@ import yaml
 from pipeline.config import RunConfig, check, load_config, merge, override, read_yaml, to_yaml
 from pipeline.errors import ConfigError
 
-SMALL = {"dataset": {"name": "phantom"}, "network": {"name": "unet", "features": [8, 16]}, "sample": {"patch_size": [16, 16, 16]}}
+SMALL = {
+    "dataset": {"name": "phantom"},
+    "network": {"name": "unet", "features": [8, 16]},
+    "sample": {"patch_size": [16, 16, 16]},
+}
 
 
 def _write(folder: Path, name: str, tree: object) -> Path:
@@ -57,8 +61,7 @@ def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "part"),
-    [("- 1\n", "mapping"), ("a: [", "YAML"), ("!!python/object/apply:os.system ['true']\n", "YAML")],
+    ("text", "part"), [("- 1\n", "mapping"), ("a: [", "YAML"), ("!!python/object/apply:os.system ['true']\n", "YAML")]
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, part: str) -> None:
     path = tmp_path / "c.yaml"
@@ -96,6 +99,9 @@ def test_schema_knows_the_plugins() -> None:
         assert name in text
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_load(path: Path) -> None:
     load_config(path)

@@ -1,5 +1,6 @@
 """Work over cases: results in order, failures one by one, within the memory budget."""
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_a_bug_is_raised_with_the_case_named() -> None:
 def test_jobs_too_large_for_the_budget_run_one_after_another(tmp_path: Path) -> None:
     _run(note_times, [1, 2, 3], workers=3, memory_bytes=10, each=6, extra=(str(tmp_path),))
     spans = sorted(tuple(map(float, (tmp_path / str(n)).read_text().split())) for n in (1, 2, 3))
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def test_the_refusal_names_every_case() -> None:

@@ -8,8 +8,12 @@ from pipeline.config import check
 from pipeline.datasets.base import Manifest
 from pipeline.records import DatasetFacts
 
-TREE = {"dataset": {"name": "phantom"}, "network": {"name": "unet", "features": [8, 16]}, "sample": {"patch_size": [8, 8, 8]},
-        "ingest": {"spacing_mm": [1, 1, 1]}}  # fmt: skip
+TREE = {
+    "dataset": {"name": "phantom"},
+    "network": {"name": "unet", "features": [8, 16]},
+    "sample": {"patch_size": [8, 8, 8]},
+    "ingest": {"spacing_mm": [1, 1, 1]},
+}
 
 
 def test_a_decision_is_written_down_and_kept(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_modules_of_the_user_are_imported_beside_the_config(tmp_path: Path) -> N
 
 def test_code_of_a_users_plugin_is_part_of_its_hash(tmp_path: Path) -> None:
     file = tmp_path / "hash_lab.py"
-    text = "from typing import Literal\nfrom pipeline.plugin import Plugin\nclass A(Plugin):\n    name: Literal['a'] = 'a'\n"
+    head = "from typing import Literal\nfrom pipeline.plugin import Plugin\n"
+    text = head + "class A(Plugin):\n    name: Literal['a'] = 'a'\n"
     file.write_text(text)
     load_plugins(["hash_lab"], search=tmp_path)
     plugin = sys.modules["hash_lab"].A()

@@ -33,7 +33,8 @@ TINY = {
 
 def _config(folder: Path, **changes: object) -> Path:
     tree = {**TINY, "machine": {"runs": str(folder / "runs"), "cache": str(folder / "cache")}, **changes}
-    tree["dataset"] = {**tree["dataset"], **({"folder": str(folder / "phantom")} if tree["dataset"]["name"] == "phantom" else {})}
+    if tree["dataset"]["name"] == "phantom":
+        tree["dataset"] = {**tree["dataset"], "folder": str(folder / "phantom")}
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -219,7 +220,8 @@ def test_a_missing_file_and_a_group_in_two_folds_are_refused(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = load_config(finished / "tiny.yaml").dataset.cases()
-    rows = [(case.case_id, case.images["image"], case.label, "anna", number) for number, case in enumerate(cases.cases[:2])]
+    first = enumerate(cases.cases[:2])
+    rows = [(case.case_id, case.images["image"], case.label, "anna", number) for number, case in first]
     manifest = tmp_path / "x.csv"
     manifest.with_suffix(".yaml").write_text(yaml.safe_dump({"labels": cases.labels.model_dump(mode="json")}))
     pd.DataFrame(rows, columns=["case_id", "image", "label", "group", "fold"]).to_csv(manifest, index=False)
@@ -252,7 +254,8 @@ def test_real_hippocampus_from_folder_to_scores(real_data: Path, tmp_path: Path)
     words = ["run", str(ROOT / "configs" / "hippocampus.yaml"), "--folds", "0"]
     settings = {
         "dataset.folder": real_data / "Task04_Hippocampus", "train.max_minutes": "null", "train.epochs": 2,
-        "train.steps_per_epoch": 25, "train.validate_every": 2, "machine.runs": tmp_path / "runs", "machine.cache": tmp_path / "cache",
+        "train.steps_per_epoch": 25, "train.validate_every": 2, "machine.runs": tmp_path / "runs",
+        "machine.cache": tmp_path / "cache",
     }  # fmt: skip
     for key, value in settings.items():
         words += ["--set", f"{key}={value}"]

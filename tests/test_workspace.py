@@ -16,11 +16,15 @@ from pipeline.workspace import atomic_folder, atomic_path, only_owner, remove_le
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(OSError, match="disk"), atomic_path(path) as temporary:
+        _fail_half_way(temporary)
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert os.listdir(tmp_path) == ["x.json"]
+
+
+def _fail_half_way(path: Path) -> None:
+    path.write_text("half")
+    raise OSError("disk")
 
 
 def test_the_temporary_name_keeps_the_ending(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of masks, each named after its case")
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of masks named after their cases")
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="CSV with the column 'label'")
-    parser.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for per_case.csv and summary.json")
+    parser.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for the tables")
     parser.add_argument("--metric", action="append", default=[], metavar="NAME", dest="metrics",
-                        help="such as dice, hd95, nsd, assd; may be given several times (default: dice, hd95, nsd)")  # fmt: skip
+                        help="such as dice or assd; may be given several times (default: dice, hd95, nsd)")  # fmt: skip
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -93,7 +93,8 @@ def _table(found: "Inspection", spacing_mm: Sequence[float] | None) -> str:
     rows = [
         [
             layer.name, layer.kind, _sides(layer.kernel), _sides(layer.stride), _sides(layer.padding),
-            _sides(layer.shape), _many(layer.parameters) if layer.parameters else "", _seen(layer.receptive_field, None),
+            _sides(layer.shape), _many(layer.parameters) if layer.parameters else "",
+            _seen(layer.receptive_field, None),
             _seen(layer.receptive_field, spacing_mm) if spacing_mm else "",
             _short(layer.multiply_adds) if layer.multiply_adds else "", _bytes(layer.bytes) if layer.bytes else "",
         ]
@@ -102,7 +103,9 @@ def _table(found: "Inspection", spacing_mm: Sequence[float] | None) -> str:
     if spacing_mm is None:
         heads, rows = [*heads[:8], *heads[9:]], [[*row[:8], *row[9:]] for row in rows]
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
+    ]
     return "\n".join(
         [
             *lines,

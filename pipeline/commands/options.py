@@ -23,7 +23,8 @@ def main(arguments: argparse.Namespace) -> int:
     known = sorted(Registry.all)
     if arguments.kind and arguments.kind not in Registry.all:
         raise ConfigError(
-            f"no kind of plug-in called {arguments.kind!r}{did_you_mean(arguments.kind, known)}. Known: {', '.join(known)}"
+            f"no kind of plug-in called {arguments.kind!r}{did_you_mean(arguments.kind, known)}. "
+            f"Known: {', '.join(known)}"
         )
     for kind in [arguments.kind] if arguments.kind else known:
         registry = Registry.all[kind]

@@ -99,7 +99,10 @@ def write_folds_csv(path: Path, cases: Iterable[Case], folds: Mapping[str, int])
 
     rows = [
         {
-            "case_id": case.case_id, "group": case.patient, "site": case.site, "split": case.split or "train",
+            "case_id": case.case_id,
+            "group": case.patient,
+            "site": case.site,
+            "split": case.split or "train",
             "fold": str(folds.get(case.case_id, "")),
         }
         for case in cases

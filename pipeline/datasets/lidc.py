@@ -43,8 +43,10 @@ class LidcNodules(Dataset):
         others = [column for column in table.columns if column not in ("file", "patient_id", "malignant")]
         columns = {str(column): dict(zip(ids, table[column], strict=True)) for column in others}
         return Manifest(
-            cases=cases, labels=Labels(values={0: "background", 1: "nodule"}),
-            class_names=("benign", "malignant"), metadata={"columns": columns},
+            cases=cases,
+            labels=Labels(values={0: "background", 1: "nodule"}),
+            class_names=("benign", "malignant"),
+            metadata={"columns": columns},
         )
 
 
@@ -56,8 +58,10 @@ def _make_case(row: dict[str, str], folder: Path, problems: list[str]) -> Case |
     try:
         return Case(
             case_id=name.removesuffix(".gz").removesuffix(".nii"),
-            images={"image": folder / "images" / name}, label=folder / "masks" / name,
-            classes=("malignant" if row["malignant"] == "1" else "benign",), group=row["patient_id"],
+            images={"image": folder / "images" / name},
+            label=folder / "masks" / name,
+            classes=("malignant" if row["malignant"] == "1" else "benign",),
+            group=row["patient_id"],
         )
     except ValidationError:
         problems.append(f"file {name!r} gives no case id; expected letters, digits, '.', '_' and '-'. Rename it.")

@@ -23,9 +23,13 @@ COLUMNS = ("case_id", "image", "label", "class", "group", "split", "fold", "site
 """Columns with a meaning; `image_<channel>` too. All others are kept as `metadata["columns"]`."""
 
 _YAML_TYPES: dict[str, tuple[type, str]] = {
-    "labels": (dict, "mapping of values to names"), "regions": (dict, "mapping of names to lists of labels"),
-    "mirror_pairs": (list, "list of pairs of labels"), "ignore": (int, "label value"),
-    "channels": (list, "list of channels"), "class_names": (list, "list of classes"), "metadata": (dict, "mapping"),
+    "labels": (dict, "mapping of values to names"),
+    "regions": (dict, "mapping of names to lists of labels"),
+    "mirror_pairs": (list, "list of pairs of labels"),
+    "ignore": (int, "label value"),
+    "channels": (list, "list of channels"),
+    "class_names": (list, "list of classes"),
+    "metadata": (dict, "mapping"),
 }
 _YAML_KEYS = tuple(_YAML_TYPES)
 _MOST_MISSING = 10
@@ -81,9 +85,7 @@ def read_manifest(path: Path, folder: Path | None = None, *, need_files: bool = 
     metadata = dict(beside.get("metadata") or {})
     if rows.others:
         metadata["columns"] = rows.others
-    return Manifest(
-        cases=cases, labels=labels, channels=tuple(channels), class_names=class_names, metadata=metadata
-    )
+    return Manifest(cases=cases, labels=labels, channels=tuple(channels), class_names=class_names, metadata=metadata)
 
 
 @dataclass
@@ -123,9 +125,15 @@ class _Rows:
             self.problems.append(f"{where}: it names no image. Fill in {' or '.join(channels.values())}.")
         label = self._path(where, "label", cells["label"]) if cells.get("label") else None
         values = {
-            "case_id": case_id, "images": images, "label": label, "classes": _split(cells.get("class", "")),
-            "group": cells.get("group", ""), "site": cells.get("site", ""), "split": cells.get("split", ""),
-            "fold": self._fold(where, cells.get("fold", "")), "annotated": _split(cells.get("annotated", "")) or None,
+            "case_id": case_id,
+            "images": images,
+            "label": label,
+            "classes": _split(cells.get("class", "")),
+            "group": cells.get("group", ""),
+            "site": cells.get("site", ""),
+            "split": cells.get("split", ""),
+            "fold": self._fold(where, cells.get("fold", "")),
+            "annotated": _split(cells.get("annotated", "")) or None,
         }
         try:
             case = Case.model_validate(values)
@@ -159,7 +167,12 @@ def _read_table(path: Path) -> "pd.DataFrame":
     try:
         # header=None, because pandas would rename the second of two equal columns without a word.
         raw = pd.read_csv(
-            path, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig", skip_blank_lines=False,
+            path,
+            dtype=str,
+            keep_default_na=False,
+            header=None,
+            encoding="utf-8-sig",
+            skip_blank_lines=False,
             index_col=False,
         )
     except FileNotFoundError as error:
@@ -243,16 +256,10 @@ def _read_beside(path: Path, problems: list[str]) -> dict[str, Any]:
         return {}
     import yaml
 
-    class UniqueKeys(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = [key for key in keys if keys.count(key) > 1]
-            if twice:
-                raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} stands twice", node.start_mark)
-            return super().construct_mapping(node, deep)
+    from pipeline.yaml_text import parse_yaml
 
     try:
-        content = yaml.load(path.read_text("utf-8"), UniqueKeys)
+        content = parse_yaml(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problems.append(f"{path.name} cannot be read: {' '.join(str(error).split())}.")
         return {}
@@ -300,7 +307,7 @@ def _say(error: Mapping[str, Any]) -> str:
     if field_name == "case_id":
         return (
             f"case_id is {error['input']!r}; expected letters, digits, '.', '_' and '-', the first a letter or digit."
-            if error["input"] else "case_id is empty; expected a name for each case."
+            if error["input"]
+            else "case_id is empty; expected a name for each case."
         )
     return f"{field_name}: {error['msg'].removeprefix('Value error, ')}."
-

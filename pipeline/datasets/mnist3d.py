@@ -69,7 +69,9 @@ class Mnist3d(Dataset):
         images, _ = digits()
         parts = zip(("train", "test"), split_images(len(images), self.test_share, self.seed), self.copies, strict=True)
         cloud = Cloud(self.side, self.points, self.rotation_degrees, self.noise)
-        arrays = {f"X_{part}": make_grids(images, _repeat(rows, copies), cloud, self.seed) for part, rows, copies in parts}
+        arrays = {
+            f"X_{part}": make_grids(images, _repeat(rows, copies), cloud, self.seed) for part, rows, copies in parts
+        }
         with atomic_path(member.file) as draft:
             np.savez_compressed(draft, **arrays)  # type: ignore[arg-type]
 
@@ -110,7 +112,9 @@ def _parts_of(file: Path) -> list[str]:
 def _labels(file: Path, array: str, changed: int) -> tuple[int, ...]:
     values: NDArray[Any] = read_array(file, array)
     if values.ndim != 1 or values.dtype.kind not in "iu" or not np.isin(values, np.arange(10)).all():
-        raise DataError(f"{file}: array {array} is {values.dtype} {values.shape}; expected digits 0 to 9, one a volume.")
+        raise DataError(
+            f"{file}: array {array} is {values.dtype} {values.shape}; expected digits 0 to 9, one a volume."
+        )
     return tuple(values.tolist())
 
 

@@ -56,7 +56,8 @@ class Phantom(Dataset):
     def cases(self) -> Manifest:
         """List the cases; no file is needed or written."""
         return Manifest(
-            cases=tuple(self._case(number) for number in range(self.count)), labels=Labels(values=LABELS),
+            cases=tuple(self._case(number) for number in range(self.count)),
+            labels=Labels(values=LABELS),
             metadata={"source": "made by the phantom data set; no real patient"},
         )
 
@@ -86,8 +87,11 @@ class Phantom(Dataset):
         name = f"phantom_{number:03d}"
         patient = self._patient(number)
         return Case(
-            case_id=name, images={"image": home / "images" / f"{name}.nii.gz"},
-            label=home / "labels" / f"{name}.nii.gz", group=f"patient_{patient:03d}", site=_SITES[patient // 2 % 2],
+            case_id=name,
+            images={"image": home / "images" / f"{name}.nii.gz"},
+            label=home / "labels" / f"{name}.nii.gz",
+            group=f"patient_{patient:03d}",
+            site=_SITES[patient // 2 % 2],
         )
 
     def _patient(self, number: int) -> int:

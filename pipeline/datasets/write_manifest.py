@@ -52,8 +52,12 @@ def _to_table(manifest: Manifest, home: Path) -> "pd.DataFrame":
             row[column] = _relative(case.images[channel], home) if channel in case.images else ""
         row |= {
             "label": _relative(case.label, home) if case.label else "",
-            "class": SEPARATOR.join(case.classes), "group": case.group, "site": case.site, "split": case.split,
-            "fold": "" if case.fold is None else str(case.fold), "annotated": SEPARATOR.join(case.annotated or ()),
+            "class": SEPARATOR.join(case.classes),
+            "group": case.group,
+            "site": case.site,
+            "split": case.split,
+            "fold": "" if case.fold is None else str(case.fold),
+            "annotated": SEPARATOR.join(case.annotated or ()),
         }
         row |= {
             name: str(values.get(case.case_id, "")) for name, values in manifest.metadata.get("columns", {}).items()

@@ -97,7 +97,7 @@ def _native(stream: BinaryIO, header: Header, frame: int) -> NDArray[Any]:
         raise DataError("a slice is cut short since it was looked at. Export the series again.")
     order = ">" if header.transfer_syntax == BIG_ENDIAN else "<"
     words = np.frombuffer(raw, order + _stored_type(header)).astype(_stored_type(header), copy=False)
-    return words.reshape(header.rows, header.columns)
+    return np.reshape(words, (header.rows, header.columns))
 
 
 def _unpacked(words: NDArray[Any], header: Header) -> NDArray[Any]:
@@ -107,7 +107,7 @@ def _unpacked(words: NDArray[Any], header: Header) -> NDArray[Any]:
         return words
     up, down = allocated - 1 - high, allocated - stored
     # Shifting to the top and back leaves zeros, or copies of the sign, above the stored bits.
-    values = np.right_shift(np.left_shift(words, up), down)
+    values: NDArray[Any] = np.right_shift(np.left_shift(words, up), down)
     if not header.overlay_bits:
         _refuse_used_bits(words, values, header)
     return values
@@ -135,7 +135,7 @@ def _is_inverted(header: Header) -> bool:
 def _inverted(values: NDArray[Any], header: Header) -> NDArray[Any]:
     """Turn white-is-low into white-is-high within the range of the stored bits."""
     if header.signed:
-        return np.invert(values)
+        return np.asarray(np.invert(values))
     return np.asarray((1 << header.bits_stored) - 1 - values.astype(np.int64)).astype(values.dtype)
 
 

@@ -31,6 +31,8 @@ _PIXEL_DATA, _FLOATS = 0x7FE00010, (0x7FE00008, 0x7FE00009)
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _STARTS = (b"\xff\xd8", b"\xff\x4f")
 _MOST_FRAGMENTS = 1 << 20
+_LARGE_FRAME, _MOST_SHRUNK = 64 << 20, 500
+"""A frame beyond this many bytes that is coded in less than one byte for so many is there to fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,9 @@ def _fragments(stream: BinaryIO, offset: int, size: int) -> list[tuple[int, int]
 
 
 def _frame_fault(stream: BinaryIO, fragments: list[tuple[int, int]], syntax: str, shape: Shape) -> tuple[str, str]:
+    coded = sum(length for _, length in fragments)
+    if shape.frame_bytes > max(_LARGE_FRAME, _MOST_SHRUNK * coded):
+        return "lying lengths", f"{coded} bytes for {shape.rows} x {shape.columns} pixels"
     begin, length = fragments[0]
     stream.seek(begin)
     head = stream.read(min(length, 4096))

@@ -78,8 +78,10 @@ def _is_image(series: Series) -> _Refusals:
     header, words = series.header, {word.upper() for word in series.planes[0].image_type}
     if series.patients > 1:
         yield "two patients", f"{series.patients} patients share this series UID"
-    if header.pixels.fault == "no image" or header.modality in _NO_IMAGES:
-        yield "no image", f"{header.modality or 'an object'} holds no image to segment"
+    if header.modality in _NO_IMAGES:
+        yield "no image", f"{header.modality} holds no image to segment"
+    if header.pixels.fault == "no image":
+        yield "no image", f"{plural(len(series.planes), 'file')} of {header.modality or 'no modality'} without pixels"
     if found := sorted(words & _LOCALIZERS):
         yield "localizer", f"its image type says {found[0]}"
     if found := sorted(words & _PROJECTIONS):

@@ -105,7 +105,9 @@ def survey_block(file: Path, array: str, members: Mapping[str, int]) -> dict[str
     """
     block, content = read_block(file, array), content_sha256(file)
     if members and max(members.values()) >= len(block):
-        raise DataError(f"{file}: array {array} holds {len(block)} volumes; expected at least {max(members.values()) + 1}.")
+        raise DataError(
+            f"{file}: array {array} holds {len(block)} volumes; expected at least {max(members.values()) + 1}."
+        )
     chosen = block[list(members.values())].reshape(len(members), -1)
     percentiles = np.percentile(chosen, PERCENTILES, axis=1).T
     geometry, columns = Geometry(shape=block.shape[1:]), _columns(chosen)
@@ -118,7 +120,8 @@ def survey_block(file: Path, array: str, members: Mapping[str, int]) -> dict[str
                     nonzero=columns["nonzero"][row],
                     all=Intensities(
                         voxels=chosen.shape[1], minimum=columns["minimum"][row], maximum=columns["maximum"][row],
-                        mean=columns["mean"][row], std=columns["std"][row], percentiles=tuple(percentiles[row].tolist()),
+                        mean=columns["mean"][row], std=columns["std"][row],
+                        percentiles=tuple(percentiles[row].tolist()),
                     ),
                 )
             },

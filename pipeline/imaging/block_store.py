@@ -102,8 +102,8 @@ class BlockCase:
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
         """Return the intensities (1, d, h, w) of a box: a view, do not write to it."""
-        box = tuple(slice(int(begin), int(end)) for begin, end in zip(start, stop, strict=True))
-        part: NDArray[Any] = self.block.voxels[(self.index, slice(None), *box)]
+        depth, height, width = (slice(int(begin), int(end)) for begin, end in zip(start, stop, strict=True))
+        part: NDArray[Any] = self.block.voxels[self.index, :, depth, height, width]
         return part
 
     def read_label(self, start: Sequence[int], stop: Sequence[int]) -> NDArray[np.uint8]:
@@ -139,7 +139,9 @@ def ingest_block(file: Path, array: str, options: PrepareOptions, folder: Path) 
         return _read_meta(folder).shape
     _refuse_changes(options)
     voxels = read_block(file, array)
-    meta = BlockMeta(count=len(voxels), shape=voxels.shape[1:], dtype="int16" if voxels.dtype == np.int16 else "float32")
+    meta = BlockMeta(
+        count=len(voxels), shape=voxels.shape[1:], dtype="int16" if voxels.dtype == np.int16 else "float32"
+    )
     with atomic_folder(folder) as draft:
         _write_voxels(draft / "voxels.b2nd", voxels[:, None])
         np.savez_compressed(draft / "stats.npz", **_measure(voxels))  # type: ignore[arg-type]

@@ -55,8 +55,11 @@ def _blend(source, first, row, weights, target):  # type: ignore[no-untyped-def]
         r3, r4 = source[k + 3, row], source[k + 4, row]
         for i in range(length):
             target[i] += (
-                w0 * np.float32(r0[i]) + w1 * np.float32(r1[i]) + w2 * np.float32(r2[i])
-                + w3 * np.float32(r3[i]) + w4 * np.float32(r4[i])
+                w0 * np.float32(r0[i])
+                + w1 * np.float32(r1[i])
+                + w2 * np.float32(r2[i])
+                + w3 * np.float32(r3[i])
+                + w4 * np.float32(r4[i])
             )
         t += 5
     while t < taps:

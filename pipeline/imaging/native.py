@@ -13,8 +13,13 @@ Range = tuple[int, int]
 
 
 def decide_on_grid(
-    logits: NDArray[np.float32], working: Geometry, native: Geometry, *, start: Index = (0, 0, 0),
-    box: tuple[Index, Index] | None = None, threads: int | None = None,
+    logits: NDArray[np.float32],
+    working: Geometry,
+    native: Geometry,
+    *,
+    start: Index = (0, 0, 0),
+    box: tuple[Index, Index] | None = None,
+    threads: int | None = None,
 ) -> NDArray[np.uint8]:
     """Return the argmax over classes of logits that are interpolated linearly to the native grid.
 
@@ -42,9 +47,7 @@ def decide_on_grid(
     along = _neighbours(logits.shape[1:], working, native, start, box)
     winners = np.empty(logits.shape[1:], np.uint8)
     out = np.empty([len(axis.lower) for axis in along], np.uint8)
-    kernels.in_slices(
-        lambda first, last: kernels.strongest_slices(logits, winners, first, last), len(winners), threads
-    )
+    kernels.in_slices(lambda first, last: kernels.strongest_slices(logits, winners, first, last), len(winners), threads)
     kernels.in_slices(
         lambda first, last: kernels.decide_slices(logits, winners, out, first, last, *along), len(out), threads
     )
@@ -52,8 +55,13 @@ def decide_on_grid(
 
 
 def interpolate_on_grid(
-    values: NDArray[np.float32], working: Geometry, native: Geometry, *, start: Index = (0, 0, 0),
-    box: tuple[Index, Index] | None = None, threads: int | None = None,
+    values: NDArray[np.float32],
+    working: Geometry,
+    native: Geometry,
+    *,
+    start: Index = (0, 0, 0),
+    box: tuple[Index, Index] | None = None,
+    threads: int | None = None,
 ) -> NDArray[np.float32]:
     """Return values (K, d, h, w) of the working grid, interpolated linearly to the native one: (K, D', H', W').
 

@@ -212,7 +212,8 @@ def measure(voxels: NDArray[Any], label: NDArray[np.uint8] | None = None) -> Int
     body = voxels[voxels > body_threshold(low)]
     labelled = voxels[_is_foreground(label)] if label is not None else voxels[:0]
     return IntensityStats(
-        minimum=low, maximum=high,
+        minimum=low,
+        maximum=high,
         body=_of_sample(body if body.size else voxels.ravel()),
         foreground=_of_sample(labelled) if labelled.size else None,
     )
@@ -256,7 +257,8 @@ def _measure_integers(voxels: NDArray[Any], label: NDArray[np.uint8] | None) -> 
     low, high = values[np.flatnonzero(counts)[[0, -1]]]
     body = np.where(values > body_threshold(low), counts, 0)
     return IntensityStats(
-        minimum=low, maximum=high,
+        minimum=low,
+        maximum=high,
         body=_of_histogram(values, body if body.any() else counts),
         foreground=_of_histogram(values, labelled) if labelled.any() else None,
     )
@@ -275,6 +277,8 @@ def _of_sample(values: NDArray[Any]) -> Distribution:
     sample = values[:: -(-values.size // _SAMPLE)].astype(np.float64)
     quantiles = np.quantile(sample, np.linspace(0, 1, QUANTILES))
     return Distribution(
-        count=int(values.size), mean=float(values.mean(dtype=np.float64)), std=float(values.std(dtype=np.float64)),
+        count=int(values.size),
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
         quantiles=tuple(quantiles.tolist()),
     )

@@ -42,8 +42,13 @@ class PrepareOptions(Settings):
 
 
 def prepare(
-    volume: Volume, label: NDArray[np.uint8] | None, options: PrepareOptions, *, case_id: str = "case",
-    channels: Sequence[str] = ("image",), threads: int | None = None,
+    volume: Volume,
+    label: NDArray[np.uint8] | None,
+    options: PrepareOptions,
+    *,
+    case_id: str = "case",
+    channels: Sequence[str] = ("image",),
+    threads: int | None = None,
 ) -> LoadedCase:
     """Bring a case to the working grid and the stored type.
 
@@ -80,7 +85,11 @@ def prepare(
         label = resample_label(label, native.geometry, spacing, order=options.label_order, threads=threads)
     placement = Placement(reorientation=reorientation, start=box.start, stop=box.stop, working=working)
     meta = CaseMeta(
-        case_id=case_id, channels=tuple(channels), placement=placement, encodings=encodings, stats=stats,
+        case_id=case_id,
+        channels=tuple(channels),
+        placement=placement,
+        encodings=encodings,
+        stats=stats,
         class_voxels=None if label is None else count_classes(label),
     )
     return LoadedCase(meta, image.voxels, label)
@@ -129,8 +138,12 @@ def _encodings(native: Volume, stats: tuple[IntensityStats, ...], *, exact: bool
     return common_type(
         tuple(
             choose_encoding(
-                one.minimum, one.maximum, noise=estimate_noise(channel, body_threshold(one.minimum)),
-                spread=one.body.std, whole=whole, exact=exact,
+                one.minimum,
+                one.maximum,
+                noise=estimate_noise(channel, body_threshold(one.minimum)),
+                spread=one.body.std,
+                whole=whole,
+                exact=exact,
             )
             for channel, one in zip(native.voxels, stats, strict=True)
         )

@@ -35,8 +35,14 @@ class Between(NamedTuple):
 
 
 def resample(
-    volume: Volume, spacing_mm: Spacing, *, order: Order = 3, thick: Thick = "same", antialias: bool = False,
-    encodings: tuple[Encoding, ...] | None = None, threads: int | None = None,
+    volume: Volume,
+    spacing_mm: Spacing,
+    *,
+    order: Order = 3,
+    thick: Thick = "same",
+    antialias: bool = False,
+    encodings: tuple[Encoding, ...] | None = None,
+    threads: int | None = None,
 ) -> Volume:
     """Resample an image to a new voxel size, keeping its position in the patient.
 
@@ -71,7 +77,11 @@ def resample(
 
 
 def resample_label(
-    label: NDArray[np.uint8], geometry: Geometry, spacing_mm: Spacing, *, order: Literal[0, 1] = 1,
+    label: NDArray[np.uint8],
+    geometry: Geometry,
+    spacing_mm: Spacing,
+    *,
+    order: Literal[0, 1] = 1,
     threads: int | None = None,
 ) -> NDArray[np.uint8]:
     """Resample class indices to a new voxel size.
@@ -95,7 +105,11 @@ def resample_label(
 
 
 def label_on_grid(
-    label: NDArray[np.uint8], geometry: Geometry, target: Geometry, *, order: Literal[0, 1] = 1,
+    label: NDArray[np.uint8],
+    geometry: Geometry,
+    target: Geometry,
+    *,
+    order: Literal[0, 1] = 1,
     threads: int | None = None,
 ) -> NDArray[np.uint8]:
     """Bring class indices to another grid with the same axes, as `resample_label` does."""

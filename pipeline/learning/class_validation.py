@@ -1,6 +1,7 @@
 """How well a network names whole volumes that it was not trained on, during training."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.imaging.block_store import BlockCase
 from pipeline.imaging.labels import Labels
 from pipeline.learning.patches import PatchCase
-from pipeline.learning.sliding_window import Member, average, plan_windows
+from pipeline.learning.sliding_window import Box, Member, average, plan_windows
 from pipeline.learning.volumes import as_tensor
 from pipeline.metrics.base import ScoreTable
 from pipeline.metrics.classification import Accuracy, Auroc, BalancedAccuracy
@@ -70,15 +71,17 @@ def _logits(
     for case in cases:
         grid = plan_windows(case.voxels.shape, window, 0.25)
         whole, background = as_tensor(case), tuple(one.background for one in case.windows)
-        member = Member(read=lambda box, whole=whole: whole[(slice(None), *box)], forward=forward, background=background)
+        member = Member(partial(_part, whole), forward, background)
         yield average(grid, [member], batch=4)[None]
 
 
-def _log_likelihood(
-    probabilities: NDArray[np.float64], truth: NDArray[np.bool_], *, exclusive: bool
-) -> float:
+def _log_likelihood(probabilities: NDArray[np.float64], truth: NDArray[np.bool_], *, exclusive: bool) -> float:
     yes = np.log(np.maximum(probabilities, _LEAST))
     if exclusive:
         return float(yes[truth].mean())
     no = np.log(np.maximum(1 - probabilities, _LEAST))
     return float(np.where(truth, yes, no).mean())
+
+
+def _part(whole: Tensor, box: Box) -> Tensor:
+    return whole[(slice(None), *box)]

@@ -52,8 +52,8 @@ def _forward(predictor: Predictor, model: LoadedModel, cases: Sequence[BlockCase
 
     def forward(windows_BCDHW: Tensor) -> Tensor:
         with autocast(predictor.precision, predictor.device):
-            logits = model.module(windows_BCDHW)
-        return (logits[0] if isinstance(logits, list | tuple) else logits).float()
+            logits: Tensor = model.module(windows_BCDHW)
+        return logits.float()
 
     axes = ["DHW".index(axis) for axis in predictor.options.mirror]
     return mirrored_classes(forward, axes)(images).cpu()

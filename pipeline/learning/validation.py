@@ -82,7 +82,8 @@ def _case_dice(
     if annotated is None:
         return dice
     known = dict(zip(class_names, annotated, strict=True))
-    return [value if known.get(name, True) else float("nan") for name, value in zip(labels.foreground, dice, strict=True)]
+    named = zip(labels.foreground, dice, strict=True)
+    return [value if known.get(name, True) else float("nan") for name, value in named]
 
 
 def _normalised(case: PatchCase, box: Box) -> Tensor:

@@ -22,8 +22,14 @@ from pipeline.transforms.spatial import for_labels
 
 
 def source_of(
-    cases: Sequence[PatchCase], plan: SamplingPlan, *, batch_size: int, labels: Labels,
-    transforms: Sequence[Transform], seed: int, device: torch.device,
+    cases: Sequence[PatchCase],
+    plan: SamplingPlan,
+    *,
+    batch_size: int,
+    labels: Labels,
+    transforms: Sequence[Transform],
+    seed: int,
+    device: torch.device,
 ) -> "PatchSource | VolumeSource":
     """Return what makes the batches of a training.
 
@@ -45,8 +51,15 @@ class VolumeSource:
     """
 
     def __init__(
-        self, cases: Sequence[PatchCase], plan: SamplingPlan, *, batch_size: int, labels: Labels,
-        transforms: Sequence[Transform] = (), seed: int = 0, device: torch.device | str = "cpu",
+        self,
+        cases: Sequence[PatchCase],
+        plan: SamplingPlan,
+        *,
+        batch_size: int,
+        labels: Labels,
+        transforms: Sequence[Transform] = (),
+        seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Put the volumes side by side.
 
@@ -105,7 +118,7 @@ class VolumeSource:
     def _cut(self, rows: NDArray[np.int64], drawn: Sequence[Sequence[Any]]) -> NDArray[np.float32]:
         """Normalise the volumes, then turn them; (B, C, D, H, W)."""
         numbers = self.windows[rows]
-        lower, upper, shift, scale, background = np.moveaxis(numbers, -1, 0)[..., None, None, None]
+        lower, upper, shift, scale, _ = np.moveaxis(numbers, -1, 0)[..., None, None, None]
         image = np.clip(self.voxels[rows].astype(np.float32, copy=False), lower, upper)
         image -= shift
         image *= scale
@@ -124,8 +137,11 @@ class VolumeSource:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _turn_rows(
-    images: NDArray[np.float32], matrices: NDArray[np.float64], offsets: NDArray[np.float64],
-    backgrounds: NDArray[np.float32], out: NDArray[np.float32],
+    images: NDArray[np.float32],
+    matrices: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+    backgrounds: NDArray[np.float32],
+    out: NDArray[np.float32],
 ) -> None:
     """Interpolate each row of (B, C, D, H, W) at its own places."""
     for row in range(len(images)):

@@ -62,7 +62,8 @@ def fit_temperature(table: ScoreTable) -> float:
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
-        cooled = np.clip(apply_temperature(table.probabilities, float(np.exp(log_temperature)), exclusive=table.exclusive),
+        temperature = float(np.exp(log_temperature))
+        cooled = np.clip(apply_temperature(table.probabilities, temperature, exclusive=table.exclusive),
                          1e-12, 1)  # fmt: skip
         if table.exclusive:
             return float(-np.log(cooled[table.truth]).mean())

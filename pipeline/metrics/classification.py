@@ -29,7 +29,9 @@ class ClassMetric(Metric):
         found = {self.name: float(self.overall(sample, ones)[0])}
         each = self.by_class(sample, ones)
         if each is not None:
-            found |= {f"{self.name}_{name}": float(value) for name, value in zip(sample.class_names, each[0], strict=True)}
+            found |= {
+                f"{self.name}_{name}": float(value) for name, value in zip(sample.class_names, each[0], strict=True)
+            }
         return found
 
     def overall(self, table: ScoreTable, weights: Floats) -> Floats:
@@ -51,7 +53,9 @@ class Accuracy(ClassMetric):
 
     def overall(self, table: ScoreTable, weights: Floats) -> Floats:
         """Return (R,)."""
-        right = (decided(table) == table.truth).mean(1) if not table.exclusive else (decided(table) & table.truth).any(1)
+        right = (
+            (decided(table) == table.truth).mean(1) if not table.exclusive else (decided(table) & table.truth).any(1)
+        )
         return _weighted_mean(right.astype(float), weights)
 
 
@@ -143,9 +147,7 @@ class Auprc(_Ranking):
         """Return (R,)."""
         positive, negative = _by_score(-scores, truth, weights)
         found = np.cumsum(positive, axis=1)
-        precision = np.divide(
-            found, found + np.cumsum(negative, axis=1), out=np.zeros_like(found), where=found > 0
-        )
+        precision = np.divide(found, found + np.cumsum(negative, axis=1), out=np.zeros_like(found), where=found > 0)
         return _ratio((positive * precision).sum(1), positive.sum(1))
 
 
@@ -222,4 +224,6 @@ def _weighted_mean(values: Floats, weights: Floats) -> Floats:
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full_like(np.asarray(above, float), np.nan), where=below > 0)
+    undefined = np.full_like(np.asarray(above, float), np.nan)
+    ratio: Floats = np.divide(above, below, out=undefined, where=below > 0)
+    return ratio

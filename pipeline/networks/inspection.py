@@ -1,4 +1,4 @@
-"""What a network is made of: layers with shapes, receptive fields, multiply-adds and memory, computed without numbers."""
+"""What a network is made of: shapes, receptive fields, multiply-adds and memory of its layers, without numbers."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -142,11 +142,9 @@ class _Traced(Tensor):
     field: Field
 
     @classmethod
-    def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do what is asked, and work out what the result sees."""
-        result = super().__torch_function__(func, types, args, kwargs or {})
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         trace = _tracing.get(None)
         name = getattr(func, "__name__", "")
         if trace is None or name in ("__get__", "__set__", "untyped_storage", "numel", "size", "dim"):

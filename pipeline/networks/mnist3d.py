@@ -1,5 +1,6 @@
 """The 3D-MNIST network: sets of convolution, activation and pooling, then fully connected layers."""
 
+from itertools import pairwise
 from math import prod
 from typing import Annotated, Literal
 
@@ -44,12 +45,14 @@ class Mnist3dNetwork(Network):
         Raises:
             ModelError: the volume shrinks to nothing within the sets.
         """
-        side = shrunk("mnist3d", patch_size, [(self.kernel, self.padding)] * len(self.features), "network.padding: true")
+        side = shrunk(
+            "mnist3d", patch_size, [(self.kernel, self.padding)] * len(self.features), "network.padding: true"
+        )
         colours, channels = with_colours(self.colour_map, in_channels)
         widths = (channels, *self.features)
         sets = [
             ConvMake(before, after, kernel=(self.kernel,) * 3, padding=self.padding, norm=self.norm)
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         ]
         return nn.Sequential(
             colours,
@@ -69,7 +72,9 @@ class BatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         """Bring each channel to mean 0 and variance 1 over the batch, then scale and shift."""
         if self.training and len(x) == 1:
-            return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         normed: Tensor = super().forward(x)
         return normed
 

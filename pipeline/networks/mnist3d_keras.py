@@ -1,5 +1,6 @@
 """The Keras sister of the 3D-MNIST network: ReLU, batch norm after pooling, heavy dropout."""
 
+from itertools import pairwise
 from math import prod
 from typing import Literal
 
@@ -44,7 +45,7 @@ class Mnist3dKeras(Network):
         colours, channels = with_colours(self.colour_map, in_channels)
         widths = (channels, *self.features)
         layers: list[nn.Module] = [colours]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             convolution = he_uniform(nn.Conv3d(before, after, 3, padding=1 if self.padding else 0))
             norm = nn.BatchNorm3d(after, eps=_KERAS_EPSILON, momentum=_KERAS_MOMENTUM)
             layers += [convolution, nn.ReLU(inplace=True), MaxPool((2, 2, 2)), norm, nn.Dropout(self.dropout)]

@@ -68,7 +68,7 @@ class ResNet3d(Network):
                 step *= stride[axis]
             if side < step:
                 raise ModelError(
-                    f"network resnet3d: the volume has {side} voxels along {'DHW'[axis]}; expected at least {step}, the "
-                    f"product of the strides along {'DHW'[axis]}. Use larger volumes (sample.patch_size), fewer levels "
+                    f"network resnet3d: the volume has {side} voxels along {'DHW'[axis]}; expected at least {step}, "
+                    f"the product of the strides along {'DHW'[axis]}. Use larger volumes (sample.patch_size), fewer "
                     "of network.features, or strides of 1 along that axis."
                 )

@@ -72,9 +72,15 @@ def size_formula(layer: Any, shape: Sequence[int]) -> list[str]:
     for axis, n in enumerate(shape[2:]):
         k, s, p, d, o = (numbers[name][axis] for name in numbers)
         if is_transposed:
-            text, out = f"({n} - 1) * {s} - 2 * {p} + {d} * ({k} - 1) + {o} + 1", (n - 1) * s - 2 * p + d * (k - 1) + o + 1
+            text, out = (
+                f"({n} - 1) * {s} - 2 * {p} + {d} * ({k} - 1) + {o} + 1",
+                (n - 1) * s - 2 * p + d * (k - 1) + o + 1,
+            )
         else:
-            text, out = f"floor(({n} + 2 * {p} - {d} * ({k} - 1) - 1) / {s}) + 1", (n + 2 * p - d * (k - 1) - 1) // s + 1
+            text, out = (
+                f"floor(({n} + 2 * {p} - {d} * ({k} - 1) - 1) / {s}) + 1",
+                (n + 2 * p - d * (k - 1) - 1) // s + 1,
+            )
         lines.append(f"{_AXES[axes][axis]}:  {text} = {out}")
     return lines
 

@@ -54,7 +54,8 @@ class Train(Stage, TrainOptions):
     loss: LossField | None = None
     """None for the default of the task."""
     class_weights: Literal["auto"] | tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    """Weight of each class in the loss; `auto`: by the inverse of its share of the voxels (of the cases, without masks), softened by a root."""
+    """Weight of each class in the loss; `auto`: by the inverse of its share of the voxels (of the cases, without
+    masks), softened by a root."""
     augment: tuple[TransformField, ...] | None = None
     """Random changes of patches; None for the usual ones, an empty list for none."""
     init_from: str | None = None
@@ -170,7 +171,8 @@ class Train(Stage, TrainOptions):
         self, recipe: InferenceRecipe, ingest: CaseTable, stored: dict[str, Prepared], device: torch.device
     ) -> Callable[[Forward, Batch], Tensor]:
         task, weights = recipe.task, self._class_weights(recipe, ingest, stored)
-        loss = deep_supervision((self.loss or task.default_loss()).build(None if weights is None else weights.to(device)))
+        chosen = self.loss or task.default_loss()
+        loss = deep_supervision(chosen.build(None if weights is None else weights.to(device)))
 
         def loss_of(forward: Forward, batch: Batch) -> Tensor:
             annotated = None if batch.annotated is None else batch.annotated.to(device)
@@ -178,9 +180,7 @@ class Train(Stage, TrainOptions):
 
         return loss_of
 
-    def _class_weights(
-        self, recipe: InferenceRecipe, ingest: CaseTable, stored: dict[str, Prepared]
-    ) -> Tensor | None:
+    def _class_weights(self, recipe: InferenceRecipe, ingest: CaseTable, stored: dict[str, Prepared]) -> Tensor | None:
         if self.class_weights is None:
             return None
         names = recipe.class_names
@@ -226,11 +226,7 @@ def _open(context: StageContext, ingest: CaseTable, sample: SamplingPlan) -> dic
 
 
 def _patch_cases(
-    context: StageContext,
-    ingest: CaseTable,
-    sample: SamplingPlan,
-    stored: dict[str, Prepared],
-    recipe: InferenceRecipe,
+    context: StageContext, ingest: CaseTable, sample: SamplingPlan, stored: dict[str, Prepared], recipe: InferenceRecipe
 ) -> tuple[list[PatchCase], list[PatchCase]]:
     """Return training and validation cases; decoded once where the memory budget allows."""
     budget = int(_SHARE_FOR_VOXELS * context.machine.memory_bytes())

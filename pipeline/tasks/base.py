@@ -40,7 +40,7 @@ class Task(Plugin):
 
     @abstractmethod
     def decode(self, logits: Tensor, labels: Labels) -> Any:
-        """Turn logits of one batch (B, K, ...) into predictions: class indices (B, D, H, W) uint8, or probabilities (B, K)."""
+        """Turn logits (B, K, ...) into predictions: class indices (B, D, H, W) uint8, or probabilities (B, K)."""
 
     @abstractmethod
     def default_loss(self) -> Loss:

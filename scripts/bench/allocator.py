@@ -8,6 +8,9 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 
 def measure(keep: bool) -> dict[str, float]:
@@ -19,8 +22,8 @@ def measure(keep: bool) -> dict[str, float]:
     if keep:
         keep_freed_memory()
     torch.manual_seed(0)
-    module = UNet(features=(16, 32, 64, 128)).build(1, 8, (64, 64, 64))
-    image = torch.randn(2, 1, 64, 64, 64)
+    module = UNet(features=(16, 32, 64, 128)).build(1, 8, (48, 48, 48))
+    image = torch.randn(2, 1, 48, 48, 48)
 
     def forward() -> None:
         with torch.inference_mode():
@@ -47,13 +50,24 @@ def main() -> None:
     ratios: dict[str, list[float]] = {"forward": [], "step": []}
     for _ in range(pairs):
         one, other = (
-            json.loads(subprocess.run([sys.executable, __file__, how], capture_output=True, check=True, text=True).stdout)
+            json.loads(
+                subprocess.run(
+                    [sys.executable, __file__, how],
+                    capture_output=True,
+                    check=True,
+                    text=True,
+                    cwd=ROOT,
+                    env={"PYTHONPATH": str(ROOT)},
+                ).stdout
+            )
             for how in ("default", "kept")
         )
         for name, found in ratios.items():
             found.append(one[name] / other[name])
     for name, found in ratios.items():
-        print(f"{name}: {statistics.median(found):.2f} x faster (from {min(found):.2f} to {max(found):.2f}, {pairs} pairs)")
+        print(
+            f"{name}: {statistics.median(found):.2f} x faster (from {min(found):.2f} to {max(found):.2f}, {pairs} pairs)"
+        )
 
 
 if __name__ == "__main__":

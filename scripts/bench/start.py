@@ -7,16 +7,23 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 
 def seconds(*words: str) -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, *words], capture_output=True, check=True)
+    subprocess.run([sys.executable, *words], capture_output=True, check=True, cwd=ROOT)
     return time.perf_counter() - started
 
 
 def main() -> None:
-    commands = {"--help": ["-m", "pipeline", "--help"], "run --help": ["-m", "pipeline", "run", "--help"], "python": ["-c", ""]}
+    commands = {
+        "--help": ["-m", "pipeline", "--help"],
+        "run --help": ["-m", "pipeline", "run", "--help"],
+        "python": ["-c", ""],
+    }
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(11):
         for name, words in commands.items():

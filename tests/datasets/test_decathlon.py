@@ -22,7 +22,10 @@ def put(folder: Path, table: dict[str, Any], files: tuple[str, ...] = ()) -> Dec
 
 def table(**changes: Any) -> dict[str, Any]:
     return {
-        "name": "Toy", "licence": "CC0", "modality": {"0": "CT"}, "labels": {"0": "Background", "2": "liver"},
+        "name": "Toy",
+        "licence": "CC0",
+        "modality": {"0": "CT"},
+        "labels": {"0": "Background", "2": "liver"},
         "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}],
         "test": ["./imagesTs/b.nii.gz", "./imagesTs/c.nii.gz"],
     } | changes

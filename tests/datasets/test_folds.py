@@ -22,8 +22,7 @@ from pipeline.errors import ConfigError, DataError
 
 def make(count: int, **fields: Callable[[int], Any]) -> list[Case]:
     return [
-        Case(case_id=f"c{i:03d}", images={}, **{name: value(i) for name, value in fields.items()})
-        for i in range(count)
+        Case(case_id=f"c{i:03d}", images={}, **{name: value(i) for name, value in fields.items()}) for i in range(count)
     ]
 
 
@@ -33,7 +32,9 @@ def draw(seed: int) -> tuple[list[Case], dict[str, dict[str, float]], Folds]:
     site_of = {group: rng.choice(("north", "south", "west")) for group in groups}
     test = {group for group in set(groups) if rng.random() < 0.1}
     cases = make(
-        len(groups), group=lambda i: groups[i], site=lambda i: site_of[groups[i]],
+        len(groups),
+        group=lambda i: groups[i],
+        site=lambda i: site_of[groups[i]],
         classes=lambda i: ("sick",) if rng.random() < 0.3 else ("well",),
         split=lambda i: "test" if groups[i] in test else "",
     )
@@ -166,7 +167,14 @@ def test_balance_table() -> None:
     volumes = {"c000": {"liver": 10.0}, "c002": {"liver": 0.0}, "c001": {"liver": 2.5, "cyst": 1.0}}
     table = fold_balance(cases, make_folds(cases, Folds(), 0), volumes)
     assert table.to_dict("list") == {
-        "fold": ["0", "1", "test"], "cases": [2, 2, 1], "groups": [2, 2, 1], "class x": [2, 2, 0],
-        "site a": [2, 0, 0], "with liver": [1, 1, 0], "ml liver": [10.0, 2.5, 0.0],
-        "site b": [0, 2, 0], "with cyst": [0, 1, 0], "ml cyst": [0.0, 1.0, 0.0],
+        "fold": ["0", "1", "test"],
+        "cases": [2, 2, 1],
+        "groups": [2, 2, 1],
+        "class x": [2, 2, 0],
+        "site a": [2, 0, 0],
+        "with liver": [1, 1, 0],
+        "ml liver": [10.0, 2.5, 0.0],
+        "site b": [0, 2, 0],
+        "with cyst": [0, 1, 0],
+        "ml cyst": [0.0, 1.0, 0.0],
     }

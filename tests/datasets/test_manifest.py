@@ -77,9 +77,16 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     )
     text = problem(path)
     for part in (
-        "line 2 (a): fold is '1.5'", "line 3 (a): this case_id stands in line 2", "'gone.nii' is not there",
-        "line 4 (b c): case_id is 'b c'", "line 5: case_id is empty", "line 6 (d): it names no image",
-        "split: found 'valid'", "annotated names 'spleen'", "no key 'label_names'", "channels are ['CT']",
+        "line 2 (a): fold is '1.5'",
+        "line 3 (a): this case_id stands in line 2",
+        "'gone.nii' is not there",
+        "line 4 (b c): case_id is 'b c'",
+        "line 5: case_id is empty",
+        "line 6 (d): it names no image",
+        "split: found 'valid'",
+        "annotated names 'spleen'",
+        "no key 'label_names'",
+        "channels are ['CT']",
     ):
         assert part in text, part
     assert "has 10 problems" in text
@@ -150,16 +157,30 @@ def test_round_trip(tmp_path: Path) -> None:
     manifest = Manifest(
         cases=(
             Case(
-                case_id="a", images={"CT": tmp_path / "data/a.nii.gz"}, label=tmp_path / "data/a_label.nii.gz",
-                classes=("1", "2"), group="007", site="nörd, süd", fold=0, annotated=("liver", "left kidney"),
+                case_id="a",
+                images={"CT": tmp_path / "data/a.nii.gz"},
+                label=tmp_path / "data/a_label.nii.gz",
+                classes=("1", "2"),
+                group="007",
+                site="nörd, süd",
+                fold=0,
+                annotated=("liver", "left kidney"),
             ),
             Case(case_id="NA", images={"CT": tmp_path / "elsewhere/b.nii.gz"}, split="test"),
         ),
         labels=Labels.model_validate(
-            {0: "background", 1: "liver", 5: "left kidney", 6: "right kidney", 255: "ignore",
-             "regions": {"organs": ["liver", "left kidney"]}, "mirror_pairs": [["left kidney", "right kidney"]]}
+            {
+                0: "background",
+                1: "liver",
+                5: "left kidney",
+                6: "right kidney",
+                255: "ignore",
+                "regions": {"organs": ["liver", "left kidney"]},
+                "mirror_pairs": [["left kidney", "right kidney"]],
+            }
         ),
-        channels=("CT",), class_names=("2", "1"),
+        channels=("CT",),
+        class_names=("2", "1"),
         metadata={"licence": "CC0", "nested": {"a": [1, 2.5, None]}, "columns": {"diameter_mm": {"NA": "3.10"}}},
     )
     path = tmp_path / "data/lists/x.csv"

@@ -90,7 +90,10 @@ def test_files_that_are_there_are_left(coarse: Phantom) -> None:
     coarse.write_files(case)
     assert case.images["image"].stat().st_mtime_ns == before
     assert sorted(path.name for path in case.images["image"].parents[1].iterdir()) == [
-        "10_cases.csv", "10_cases.yaml", "images", "labels",
+        "10_cases.csv",
+        "10_cases.yaml",
+        "images",
+        "labels",
     ]
     assert not list(case.images["image"].parent.glob(".*"))
 

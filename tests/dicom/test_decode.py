@@ -192,12 +192,23 @@ def test_real_series_are_those_of_dcm2niix(real_data, tmp_path):
 
 
 def assert_same_image(volume, other) -> None:
-    """Compare with an image of nibabel: voxels exactly, every corner to 0.001 mm."""
+    """Compare with an image of nibabel: voxels exactly, voxel vectors and first slice to 0.001 mm.
+
+    dcm2niix takes the step between the first two slices, we the mean one: where positions are rounded these are
+    0.0001 mm apart, so the last slices are 0.002 mm apart, and ours lies where its header says.
+    """
     ours = np.diag([-1, -1, 1, 1]) @ affine(volume.geometry)[:, [2, 1, 0, 3]]
     mapping = np.linalg.inv(other.affine) @ ours
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(other.shape) - 1)
-    indices = corners @ mapping[:3, :3].T + mapping[:3, 3]
-    off = (indices - np.rint(indices)) @ other.affine[:3, :3].T
-    assert np.abs(off).max() < 1e-3
-    flips = tuple(slice(None, None, -1) if mapping[axis, axis] < 0 else slice(None) for axis in range(3))
+    signs = np.sign(np.diag(mapping)[:3])
+    np.testing.assert_allclose(ours[:3, :3] * signs, other.affine[:3, :3], atol=1e-3)
+    start = np.append(np.where(signs < 0, np.array(other.shape) - 1, 0), 1)
+    np.testing.assert_allclose((other.affine @ start)[:3], ours[:3, 3], atol=1e-3)
+    flips = tuple(slice(None, None, int(sign)) for sign in signs)
     np.testing.assert_array_equal(np.asanyarray(other.dataobj)[flips].transpose(2, 1, 0), volume.voxels[0])
+
+
+def test_every_real_slice_lies_where_its_header_says(real_data):
+    for judged in audit([real_data / "ct_multiorgan" / "dicom", real_data / "dicom_mr_study"]).judged:
+        geometry = read_series(judged.series).geometry
+        places = to_physical(geometry, [(number, 0, 0) for number in range(geometry.shape[0])])
+        np.testing.assert_allclose(places, [plane.position for plane in judged.series.planes], atol=1e-3)

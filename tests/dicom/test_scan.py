@@ -67,7 +67,7 @@ def test_workers_find_the_same(tmp_path, synthetic, monkeypatch):
     assert len({plane.header.patient for plane in together.planes}) == 1
 
 
-def test_nothing_personal_is_kept(tmp_path, synthetic):
+def test_no_identity_is_kept(tmp_path, synthetic):
     synthetic.write(synthetic.make(1), tmp_path)
     kept = repr(scan([tmp_path])).lower()
     assert not any(word in kept for word in synthetic.PRIVATE_WORDS)

@@ -26,9 +26,11 @@ def make_case(shape: tuple[int, int, int] = (40, 50, 70), channels: int = 1, slo
     label[-1] = 255
     geometry = Geometry(shape=shape, spacing_mm=(3, 1, 1))
     meta = CaseMeta(
-        case_id="case_1", channels=tuple(f"c{i}" for i in range(channels)),
+        case_id="case_1",
+        channels=tuple(f"c{i}" for i in range(channels)),
         placement=Placement(reorientation=reorientation_of(geometry), start=(0, 0, 0), stop=shape, working=geometry),
-        encodings=(Encoding(slope=slope),) * channels, stats=tuple(measure(v, label) for v in voxels),
+        encodings=(Encoding(slope=slope),) * channels,
+        stats=tuple(measure(v, label) for v in voxels),
     )
     return LoadedCase(meta, voxels, label)
 

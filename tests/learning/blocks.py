@@ -26,7 +26,9 @@ def patch_cases_of(cases, classes=3):
     """Return them as training reads them, normalised from 0..1 to -1..1."""
     normalise = HuWindow(range_hu=(0, 1))
     return [
-        PatchCase(case, (window(normalise, case.meta.stats[0]),), None, np.eye(classes, dtype=np.float32)[number % classes])
+        PatchCase(
+            case, (window(normalise, case.meta.stats[0]),), None, np.eye(classes, dtype=np.float32)[number % classes]
+        )
         for number, case in enumerate(cases)
     ]
 

@@ -30,9 +30,7 @@ from pipeline.tasks.base import tasks
 LABELS = Labels(values={0: "background", 2: "soft", 7: "bone"})
 FP32 = PredictOptions(precision="fp32")
 ORIENTATIONS = [
-    "".join(axes)
-    for order in itertools.permutations(("RL", "AP", "IS"))
-    for axes in itertools.product(*order)
+    "".join(axes) for order in itertools.permutations(("RL", "AP", "IS")) for axes in itertools.product(*order)
 ]
 
 

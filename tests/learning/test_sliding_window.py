@@ -86,11 +86,7 @@ def gaussian(n: int) -> np.ndarray:
     return np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2)
 
 
-PROFILES = {
-    "gaussian": gaussian,
-    "constant": np.ones,
-    "hann": lambda n: np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2,
-}
+PROFILES = {"gaussian": gaussian, "constant": np.ones, "hann": lambda n: np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2}
 SHAPES = [(33, 20, 27), (20, 41, 19), (17, 18, 50), (16, 12, 14), (9, 30, 7), (5, 4, 3), (16, 12, 40)]
 WINDOW = (16, 12, 14)
 

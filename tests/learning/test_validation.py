@@ -33,7 +33,8 @@ def _case(seed: int, *, ignore: bool = False) -> tuple[PatchCase, np.ndarray, np
     if ignore:
         label[:3] = IGNORE
     geometry = Geometry(shape=truth.shape, spacing_mm=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0))
-    made = prepare(Volume(seen[None].astype(np.int16), geometry), label, PrepareOptions(crop="none"), case_id=f"c{seed}")
+    volume = Volume(seen[None].astype(np.int16), geometry)
+    made = prepare(volume, label, PrepareOptions(crop="none"), case_id=f"c{seed}")
     case = PatchCase(made, tuple(window(NORMALISE, stats) for stats in made.meta.stats))
     return case, seen[3:] if ignore else seen, truth[3:] if ignore else truth
 

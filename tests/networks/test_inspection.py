@@ -19,7 +19,9 @@ def seen_by_gradient(module, shape):
     middle = tuple(side // 2 for side in out.shape[2:])
     out[(0, slice(None), *middle)].sum().backward()
     hit = x.grad[0].abs().sum(0) > 0
-    return tuple(int(hit.any(dim=[a for a in range(hit.ndim) if a != axis]).nonzero().numel()) for axis in range(hit.ndim))
+    return tuple(
+        int(hit.any(dim=[a for a in range(hit.ndim) if a != axis]).nonzero().numel()) for axis in range(hit.ndim)
+    )
 
 
 def test_the_layer_of_the_handbook():
@@ -114,7 +116,8 @@ def test_an_input_that_does_not_fit_is_refused():
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("Conv4d:1,2", "did you mean"), ("Conv3d:1,2,kernal=3", "did you mean 'kernel'"), ("Conv3d:1,2,kernel=2x3", "joined by x"),
+    [("Conv4d:1,2", "did you mean"), ("Conv3d:1,2,kernal=3", "did you mean 'kernel'"),
+     ("Conv3d:1,2,kernel=2x3", "joined by x"),
      ("Conv3d:one,2", "whole number"), ("Conv3d:1,2", "Expected for example")],
 )  # fmt: skip
 def test_texts_that_name_no_layer_are_refused(text, said):

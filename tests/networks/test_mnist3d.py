@@ -19,7 +19,17 @@ def test_the_published_network_has_its_published_layers():
     expected = (3 * 27 * 32 + 32) + (32 * 27 * 64 + 64) + (512 * 128 + 128) + 2 * 128 + (128 * 10 + 10)
     assert count(module) == expected
     kinds = [type(layer).__name__ for layer in module]
-    assert kinds == ["ColourMap", "ConvMake", "ConvMake", "Flatten", "Linear", "LeakyReLU", "BatchNorm", "Dropout", "Linear"]
+    assert kinds == [
+        "ColourMap",
+        "ConvMake",
+        "ConvMake",
+        "Flatten",
+        "Linear",
+        "LeakyReLU",
+        "BatchNorm",
+        "Dropout",
+        "Linear",
+    ]
     assert module(torch.rand(2, 1, 16, 16, 16) * 2 - 1).shape == (2, 10)
 
 

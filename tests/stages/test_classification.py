@@ -119,7 +119,7 @@ def manifest_config(tmp_path, manifest, **sections):
         "ingest": {"spacing_mm": [2.0, 1.0, 1.0], "crop": "none"},
         "sample": {"patch_size": [8, 12, 12], "foreground": 1.0},
         "network": {"name": "resnet3d", "features": [4, 8], "norm": "instance", "dropout": 0.0},
-        "train": short(steps=8, epochs=2, score="auroc", class_weights="auto"),
+        "train": short(steps=12, epochs=4, score="auroc", class_weights="auto"),
         "evaluate": {"compare_column": "width_mm"},
     }
     return config(tmp_path, **(common | sections))
@@ -164,6 +164,8 @@ def test_several_labels_a_case(tmp_path, manifest):
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path, manifest):
-    chosen = manifest_config(tmp_path, manifest, evaluate={"compare_column": "diameter"}, train=short(epochs=1, steps=1))
+    chosen = manifest_config(
+        tmp_path, manifest, evaluate={"compare_column": "diameter"}, train=short(epochs=1, steps=1)
+    )
     with pytest.raises(ConfigError, match="no column 'diameter'; it has width_mm"):
         run(chosen, name="cases")

@@ -42,4 +42,4 @@ def test_too_few_classes_are_refused():
 
 
 def test_all_default_metrics_exist():
-    assert [metric.name for metric in Classification().default_metrics()][0] == "accuracy"
+    assert next(metric.name for metric in Classification().default_metrics()) == "accuracy"

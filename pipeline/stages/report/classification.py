@@ -39,7 +39,9 @@ class ClassReport:
     sections: tuple[Section, ...]
 
 
-def class_report(ingest: CaseTable, evaluation: Evaluation, cache: Path, *, exclusive: bool, pictures: int) -> ClassReport:
+def class_report(
+    ingest: CaseTable, evaluation: Evaluation, cache: Path, *, exclusive: bool, pictures: int
+) -> ClassReport:
     """Tell of each set of predictions; the test cases, where there are some, come first.
 
     Args:
@@ -106,7 +108,7 @@ def _section(name: str, summary: Mapping[str, Any], table: ScoreTable) -> Sectio
         Figure(
             svg(curves_and_calibration(table)),
             alt="ROC curve of each class, and share of right answers by confidence",
-            caption="On the grey diagonal a ranking is as good as chance (left), and confidence equals accuracy (right).",
+            caption="On the grey diagonal a ranking is as good as chance (left), and confidence equals accuracy.",
             title="Ranking and calibration",
         )
     )

@@ -155,6 +155,7 @@ def canvas(width: float, height: float) -> Iterator[Any]:
 
 
 def to_svg(figure: Any) -> str:
+    """Return a figure as text."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return stream.getvalue()
