@@ -142,11 +142,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if both and value.get("name", old.get("name")) == old.get("name"):
-            merged[key] = merge(old, value)
-        else:
+        if not isinstance(old, Mapping) or not isinstance(value, Mapping):
             merged[key] = value
+        else:
+            is_same = value.get("name", old.get("name")) == old.get("name")
+            merged[key] = merge(old, value) if is_same else value
     return merged
 
 

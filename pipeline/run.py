@@ -174,7 +174,7 @@ class _Steps:
     def make(
         self, name: str, fold: int | None = None, first: Callable[[], None] | None = None, **needed: Made | list[Made]
     ) -> Made:
-        """Return the result of a stage for a fold: from disk where its key is known there, else call `first` and make it."""
+        """Return the result of a stage for a fold: found on disk by its key, else made after `first`."""
         stage: Stage = getattr(self.config, name)
         where = _place(stage, fold)
         key = self._key(stage, fold, needed)

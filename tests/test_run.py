@@ -52,9 +52,14 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "runs" / "tiny").iterdir() if path.is_dir())
 
 
+def _stages(folder: Path) -> list[str]:
+    return [name.rsplit("-", 1)[0] for name in _names(folder)]
+
+
 def _weights(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Weights by stage; the key behind its name holds where the phantoms lie, which differs here."""
     found = (folder / "runs" / "tiny").glob("train-*/model.safetensors")
-    return {path.parent.name: load_file(path) for path in found}
+    return {path.parent.name.rsplit("-", 1)[0]: load_file(path) for path in found}
 
 
 def _scores(folder: Path) -> str:
@@ -62,7 +67,7 @@ def _scores(folder: Path) -> str:
 
 
 def test_every_stage_left_its_result(finished: Path) -> None:
-    stages = [name.rsplit("-", 1)[0] for name in _names(finished)]
+    stages = _stages(finished)
     per_fold = [f"{stage}-fold{fold}" for stage in ("predict", "sample", "train") for fold in (0, 1)]
     assert stages == sorted(["survey", "ingest", *per_fold, "evaluate", "report"])
     page = (finished / "runs" / "tiny" / "report.html").read_text()
@@ -156,7 +161,7 @@ def test_killed_at_any_moment_the_same_command_gives_the_same_result(finished: P
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert _names(tmp_path) == _names(finished)
+    assert _stages(tmp_path) == _stages(finished)
     assert not list(tmp_path.rglob(".tmp-*"))
     expected, found = _weights(finished), _weights(tmp_path)
     for name, tensors in expected.items():
@@ -253,8 +258,8 @@ def test_masks_made_elsewhere_are_scored_with_the_same_tables(finished: Path, tm
 def test_real_hippocampus_from_folder_to_scores(real_data: Path, tmp_path: Path) -> None:
     words = ["run", str(ROOT / "configs" / "hippocampus.yaml"), "--folds", "0"]
     settings = {
-        "dataset.folder": real_data / "Task04_Hippocampus", "train.max_minutes": "null", "train.epochs": 2,
-        "train.steps_per_epoch": 25, "train.validate_every": 2, "machine.runs": tmp_path / "runs",
+        "dataset.folder": real_data / "Task04_Hippocampus", "train.max_minutes": "null", "train.epochs": 3,
+        "train.steps_per_epoch": 40, "train.validate_every": 3, "machine.runs": tmp_path / "runs",
         "machine.cache": tmp_path / "cache",
     }  # fmt: skip
     for key, value in settings.items():
@@ -262,4 +267,4 @@ def test_real_hippocampus_from_folder_to_scores(real_data: Path, tmp_path: Path)
     assert main(words) == 0
     summary = json.loads(next((tmp_path / "runs").glob("*/evaluate-*/summary.json")).read_text())
     # Far above what a mask of anything gives; 15 minutes of training reach 0.85.
-    assert summary["out_of_fold"]["classes_mean"]["dice"]["mean"] > 0.4
+    assert summary["out_of_fold"]["classes_mean"]["dice"]["mean"] > 0.5

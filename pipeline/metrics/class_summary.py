@@ -10,7 +10,7 @@ from pipeline.metrics.base import ScoreTable
 from pipeline.metrics.classification import ClassMetric, Floats, decided
 from pipeline.metrics.intervals import DRAWS, LEVEL, interval_of_draws, resample_groups
 
-_AT_ONCE = 2_000_000
+_AT_ONCE = 500_000
 """Weights in memory at once."""
 
 

@@ -132,9 +132,10 @@ class Auroc(_Ranking):
 
     def of_scores(self, scores: Floats, truth: NDArray[np.bool_], weights: Floats) -> Floats:
         """Return (R,)."""
-        positive, negative = _by_score(scores, truth, weights)
-        below = np.cumsum(negative, axis=1) - negative / 2
-        return _ratio((positive * below).sum(1), positive.sum(1) * negative.sum(1))
+        true, false = _up_to_score(scores, truth, weights)
+        # What shares a score with a true case counts half: the mean of what lies below and of what does not lie above.
+        area = np.einsum("sr,sr->r", np.diff(true, axis=0), false[1:] + false[:-1]) / 2
+        return _ratio(area, true[-1] * false[-1])
 
 
 @metrics.register
@@ -145,10 +146,10 @@ class Auprc(_Ranking):
 
     def of_scores(self, scores: Floats, truth: NDArray[np.bool_], weights: Floats) -> Floats:
         """Return (R,)."""
-        positive, negative = _by_score(-scores, truth, weights)
-        found = np.cumsum(positive, axis=1)
-        precision = np.divide(found, found + np.cumsum(negative, axis=1), out=np.zeros_like(found), where=found > 0)
-        return _ratio((positive * precision).sum(1), positive.sum(1))
+        true, false = _up_to_score(-scores, truth, weights)
+        said = true[1:] + false[1:]
+        precision = true[1:] / np.maximum(said, 1e-300)  # where nothing is said, nothing is found either
+        return _ratio(np.einsum("sr,sr->r", np.diff(true, axis=0), precision), true[-1])
 
 
 @metrics.register
@@ -210,13 +211,15 @@ def mean_of_classes(each: Floats) -> Floats:
     return _ratio(np.where(known, each, 0).sum(1), known.sum(1).astype(float))
 
 
-def _by_score(scores: Floats, truth: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
-    """Return the weight of the true and of the other cases at each distinct score, ascending: (R, scores)."""
+def _up_to_score(scores: Floats, truth: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
+    """Return the weight of the true and of the other cases up to each distinct score, from 0 on: (1 + scores, R)."""
     order = np.argsort(scores, kind="stable")
-    begins = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
-    sorted_weights, sorted_truth = weights[:, order], truth[order]
-    positive = np.add.reduceat(sorted_weights * sorted_truth, begins, axis=1)
-    return positive, np.add.reduceat(sorted_weights * ~sorted_truth, begins, axis=1)
+    ends = np.flatnonzero(np.r_[np.diff(scores[order]) > 0, True])
+    # With the reweightings side by side, sorting moves whole rows, and sums over cases are vector code.
+    every = np.ascontiguousarray(weights.T)[order]
+    none = np.zeros((1, len(weights)))
+    true = np.concatenate([none, np.cumsum(every * truth[order, None], axis=0)[ends]])
+    return true, np.concatenate([none, np.cumsum(every, axis=0)[ends]]) - true
 
 
 def _weighted_mean(values: Floats, weights: Floats) -> Floats:

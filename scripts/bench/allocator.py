@@ -65,9 +65,8 @@ def main() -> None:
         for name, found in ratios.items():
             found.append(one[name] / other[name])
     for name, found in ratios.items():
-        print(
-            f"{name}: {statistics.median(found):.2f} x faster (from {min(found):.2f} to {max(found):.2f}, {pairs} pairs)"
-        )
+        spread = f"from {min(found):.2f} to {max(found):.2f}, {pairs} pairs"
+        print(f"{name}: {statistics.median(found):.2f} x faster ({spread})")
 
 
 if __name__ == "__main__":

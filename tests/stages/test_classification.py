@@ -154,7 +154,7 @@ def test_several_labels_a_case(tmp_path, manifest):
     manifest.with_suffix(".yaml").write_text("class_names: [dark, bright, large]\n")
     chosen = manifest_config(
         tmp_path, manifest, task={"name": "classification", "multi_label": True}, evaluate={},
-        train=short(steps=8, epochs=2, class_weights=None),
+        train=short(steps=16, epochs=3, class_weights=None),
     )  # fmt: skip
     outcome = run(chosen, name="labels")
     (evaluate,) = outcome.folder.glob("evaluate-*")
