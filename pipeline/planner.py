@@ -13,6 +13,7 @@ from pipeline.provenance import digest
 from pipeline.records import DatasetFacts
 from pipeline.workspace import write_json
 
+_MOST_VOXELS = 64**3
 AUTO = "auto.json"
 """What was decided, by the digest of what it was decided from; read back, so that a machine never changes its mind."""
 
@@ -50,8 +51,25 @@ def median_spacing(config: RunConfig, facts: DatasetFacts) -> list[float]:
     return [round(float(value), 3) for value in np.median(spacings, axis=0)]
 
 
+def usual_patch(config: RunConfig, facts: DatasetFacts) -> list[int]:
+    """Return a patch (D, H, W) of the form of the median case, of at most 64 x 64 x 64 voxels.
+
+    Each side is a multiple of what the network's strides ask for.
+    """
+    spacing = config.ingest.spacing_mm
+    target = np.array(median_spacing(config, facts) if spacing in ("auto", None) else spacing, float)
+    extents = np.array([np.multiply(one.canonical_shape, one.canonical_spacing_mm) for one in facts.facts.values()])
+    divisor = np.array(config.network.divisor())
+    sides = np.maximum(1, np.ceil(np.median(extents, axis=0) / target / divisor)) * divisor
+    while np.prod(sides) > _MOST_VOXELS:
+        widest = np.argmax(np.where(sides > divisor, sides, 0))
+        sides[widest] -= divisor[widest]
+    return [int(side) for side in sides]
+
+
 _RULES: dict[str, Callable[[RunConfig, DatasetFacts], Any]] = {
     "ingest.spacing_mm": median_spacing,
+    "sample.patch_size": usual_patch,
     "train.precision": lambda config, facts: choose_precision(config.machine.device),
     "predict.precision": lambda config, facts: choose_precision(config.machine.device),
 }

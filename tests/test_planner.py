@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from pipeline import planner
 from pipeline.config import check
 from pipeline.datasets.base import Manifest
+from pipeline.imaging.facts import CaseFacts, ChannelFacts, Intensities
+from pipeline.imaging.volume import Geometry
 from pipeline.records import DatasetFacts
 
 TREE = {
@@ -35,3 +39,19 @@ def test_nothing_is_decided_that_the_user_said(tmp_path: Path) -> None:
     config = check(tree, "here")
     assert planner.resolve(config, DatasetFacts(manifest=Manifest(cases=()), facts={}), tmp_path) == config
     assert not (tmp_path / planner.AUTO).exists()
+
+
+def test_a_patch_has_the_form_of_the_median_case_and_suits_the_network(tmp_path: Path) -> None:
+    geometry = Geometry(shape=(40, 200, 200), spacing_mm=(5.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0))
+    image = Intensities(voxels=1, minimum=0, maximum=1, mean=0, std=1, percentiles=(0.0,) * 9)
+    channel = ChannelFacts(dtype="int16", sha256="", voxels_sha256="", nonzero=1, all=image)
+    fact = CaseFacts(case_id="a", geometry=geometry, canonical=geometry, channels={"image": channel})
+    facts = DatasetFacts(manifest=Manifest(cases=()), facts={"a": fact})
+    tree = {**TREE, "sample": {"patch_size": "auto"}, "ingest": {"spacing_mm": [5.0, 2.0, 2.0]}}
+    found = planner.resolve(check(tree, "here"), facts, tmp_path).sample.patch_size
+    assert all(side % 2 == 0 for side in found)
+    assert np.prod(found) <= 64**3
+    assert found[0] == 40
+    assert found[1] == found[2] == 80  # of 100 in the case; the next larger would be too many voxels
+    tree["ingest"] = {"spacing_mm": "auto"}
+    assert planner.resolve(check(tree, "here"), facts, tmp_path).ingest.spacing_mm == (5.0, 1.0, 1.0)

@@ -20,7 +20,7 @@ class Sample(Stage):
 
     name: Literal["sample"] = "sample"
     patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] | Literal["auto"] = "auto"
-    """Voxels of a patch along (D, H, W); also the window of inference."""
+    """Voxels of a patch along (D, H, W), also the window of inference; `auto`: the form of the median case."""
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the patches that are centred on a labelled voxel; the others lie anywhere. Without masks: share of
     the rows that draw a class first and then a case of it (balanced sampling); the others draw from all cases."""
@@ -50,11 +50,12 @@ class Sample(Stage):
             having = _cases_of_class(metas, ingest.labels)
         else:
             having = _cases_of_name([rows[case_id] for case_id in train], ingest.class_names)
-        patch_size = self.patch_size if self.patch_size != "auto" else (64, 64, 64)
+        if self.patch_size == "auto":
+            raise ConfigError("sample.patch_size: found 'auto'; expected three numbers, as a run puts them in its place.")
         plan = SamplingPlan(
             train=train,
             validation=validation,
-            patch_size=patch_size,
+            patch_size=self.patch_size,
             foreground=self.foreground if having else 0.0,
             class_weights=self._weights(having, metas),
             cases_of_class=having,
