@@ -51,7 +51,7 @@ class Sample(Stage):
         else:
             having = _cases_of_name([rows[case_id] for case_id in train], ingest.class_names)
         if self.patch_size == "auto":
-            raise ConfigError("sample.patch_size: found 'auto'; expected three numbers, as a run puts them in its place.")
+            raise ConfigError("sample.patch_size: found 'auto'; expected three numbers, which a run fills in.")
         plan = SamplingPlan(
             train=train,
             validation=validation,
