@@ -87,14 +87,7 @@ def _guarded(command, arguments: argparse.Namespace) -> int:  # type: ignore[no-
 
 def _terminated(signal_number: int, frame: object) -> None:
     print("Terminated. What was finished is kept; the same command goes on.", file=sys.stderr)
-    # Children would outlive an exception here only by a moment: they die with this process.
-    os._exit(128 + signal_number) if not _clean_exit_possible() else sys.exit(128 + signal_number)
-
-
-def _clean_exit_possible() -> bool:
-    import threading
-
-    return threading.current_thread() is threading.main_thread()
+    sys.exit(128 + signal_number)
 
 
 if __name__ == "__main__":

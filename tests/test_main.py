@@ -1,12 +1,16 @@
 """The command line starts fast and answers bad input with one message."""
 
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from pipeline.__main__ import COMMANDS, main
 
+ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "monai", "scipy", "numpy", "pandas", "SimpleITK", "pydantic"}
 
 
@@ -43,4 +47,25 @@ def test_bad_config_gives_one_message_and_code_2(tmp_path, capsys: pytest.Captur
     assert "2 problems" in message
     assert "did you mean 'unet'" in message
     assert "did you mean 'train'" in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_work_with_its_code(tmp_path, number: int, code: int) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"machine: {{runs: {tmp_path}/runs, cache: {tmp_path}/cache}}\n"
+        f"dataset: {{name: phantom, cases: 40, folder: {tmp_path}/phantom}}\n"
+        "network: {name: unet}\nsample: {patch_size: [16, 16, 16]}\n"
+    )
+    command = [sys.executable, "-m", "pipeline", "run", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        while not (tmp_path / "runs" / "c" / ".lock").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(number)
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same command goes on" in message
     assert "Traceback" not in message
