@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import planner
 from pipeline.config import RunConfig, to_yaml
 from pipeline.datasets.base import Manifest
+from pipeline.datasets.folds import make_folds
 from pipeline.errors import ConfigError, plural
 from pipeline.imaging.block import source_file
 from pipeline.machine import MemoryWatch
@@ -21,6 +22,7 @@ from pipeline.progress import Progress
 from pipeline.provenance import FileHashes, digest, environment
 from pipeline.records import CaseTable, DatasetFacts, Evaluation, PredictionTable, Record
 from pipeline.stages.base import Stage, StageContext
+from pipeline.stages.ingest import label_volumes
 from pipeline.workspace import RESULT, only_owner, remove_leftovers, write_json, write_text
 
 
@@ -272,12 +274,16 @@ def dry_run(config: RunConfig, *, name: str, folds: Sequence[int] | None, until:
     """Return what a run would do: config, cases, folds, and which stages are reused. Touches nothing."""
     manifest: Manifest = config.dataset.cases()
     steps = _Steps(config, config.machine.runs / name, Progress(), FileHashes(Path("."), remember=False), dry=True)
-    lines = [to_yaml(config), f"{plural(len(manifest.cases), 'case')}:"]
+    stage_lines = _dry_stages(steps, folds, until)
+    surveyed = steps.made[0].record if steps.made else None
+    divided = make_folds(manifest.cases, config.folds, config.seed, label_volumes(surveyed) if surveyed else {})
+    lines = [to_yaml(steps.config), f"{plural(len(manifest.cases), 'case')}:"]
     for case in manifest.cases:
-        lines.append(f"  {case.case_id}  group {case.patient}" + (f"  {case.split}" if case.split else ""))
-    lines.append("stages:")
-    lines += _dry_stages(steps, folds, until)
-    return "\n".join(lines)
+        where = f"fold {divided[case.case_id]}" if case.case_id in divided else case.split
+        lines.append(f"  {case.case_id}  group {case.patient}  {where}")
+    if surveyed is None and set(config.folds.stratify) & {"labels", "label_volume"}:
+        lines.append("  (folds before the labels were looked at: which cases have which may still change them)")
+    return "\n".join([*lines, "stages:", *stage_lines])
 
 
 def _dry_stages(steps: _Steps, folds: Sequence[int] | None, until: str | None) -> list[str]:

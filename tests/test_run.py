@@ -133,6 +133,7 @@ def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["run", str(config), "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "phantom_003" in text
+    assert "fold 1" in text
     assert "make   survey" in text
     assert os.listdir(tmp_path) == ["tiny.yaml"]
 
@@ -143,6 +144,13 @@ def test_one_model_on_all_cases(finished: Path, tmp_path: Path) -> None:
     outcome = run(load_config(config), name="tiny", folds=[])
     assert any(made.name.startswith("train-all-") for made in outcome.made)
     assert outcome.exit_code == 0
+
+
+def test_a_dry_run_tells_the_folds_that_the_run_makes(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(finished / "tiny.yaml"), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    for row in pd.read_csv(finished / "runs" / "tiny" / "folds.csv").itertuples():
+        assert f"  {row.case_id}  group {row.group}  fold {row.fold}\n" in text
 
 
 def test_an_unknown_fold_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ class Ingest(Stage, PrepareOptions):
         self._refuse(survey.bad)
         manifest = survey.manifest
         cases = [case for case in manifest.cases if case.case_id in survey.facts]
-        folds = make_folds(cases, context.parts.folds, context.seed, _volumes(survey))
+        folds = make_folds(cases, context.parts.folds, context.seed, label_volumes(survey))
         blocks, single = split_blocks(cases)
         entries = {case.case_id: _entry(case, survey, self.prepare) for case in single}
         root = context.machine.cache / "cases"
@@ -96,7 +96,8 @@ class Ingest(Stage, PrepareOptions):
             raise refuse(bad, f"Mend {plural(len(bad), 'case')}, or go on without with --set ingest.on_bad_case=drop.")
 
 
-def _volumes(survey: DatasetFacts) -> dict[str, dict[str, float]]:
+def label_volumes(survey: DatasetFacts) -> dict[str, dict[str, float]]:
+    """Return case id -> volume of each class in ml, as folds are balanced by."""
     return {
         case_id: {name: found.volume_ml for name, found in facts.classes.items()}
         for case_id, facts in survey.facts.items()
