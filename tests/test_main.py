@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,14 @@ def test_a_signal_ends_the_work_with_its_code(tmp_path, number: int, code: int) 
         "network: {name: unet}\nsample: {patch_size: [16, 16, 16]}\n"
     )
     command = [sys.executable, "-m", "pipeline", "run", str(config)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell hands down a deaf ear
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=heed,  # noqa: PLW1509  the only way
+    ) as process:
         while not (tmp_path / "runs" / "c" / ".lock").exists():
             assert process.poll() is None
             time.sleep(0.1)
