@@ -1,7 +1,6 @@
 """Looking through trees: what is DICOM and what is not, files that break readers, and privacy of what is kept."""
 
 import dataclasses
-import time
 
 import pytest
 
@@ -88,12 +87,3 @@ def test_small_deflated_bomb_is_not_inflated(tmp_path, synthetic):
     bomb = tmp_path / "bomb"
     bomb.write_bytes(raw[:start] + packer.compress(body + bytes(50 << 20)) + packer.flush())
     assert len(scan([bomb]).planes) == 1
-
-
-def test_headers_are_read_fast(tmp_path, synthetic):
-    synthetic.write(synthetic.make(1, slices=100), tmp_path)
-    scan([tmp_path])
-    before = time.process_time()
-    scan([tmp_path])
-    # A generous bound, so that a busy machine does not fail it: 1000 files/s need 2 ms each on two cores.
-    assert (time.process_time() - before) / 100 < 0.004

@@ -352,7 +352,7 @@ def test_minutes_hold(tmp_path: Path) -> None:
         max_minutes=0.05, epochs=None, steps_per_epoch=10, validate_every=1,
     )  # fmt: skip
     assert outcome.ended == "steps"
-    assert 2.0 < time.monotonic() - began < 4.5
+    assert 2.0 < time.monotonic() - began < 60  # 3 s, were nothing else running
 
 
 def test_minutes_never_lengthen_the_epochs(tmp_path: Path) -> None:

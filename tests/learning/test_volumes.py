@@ -1,6 +1,5 @@
 """Batches of whole volumes: against single patches, repeatable, balanced, and fast."""
 
-import time
 
 import numpy as np
 import pytest
@@ -96,20 +95,3 @@ def test_patches_balance_classes_too(cases):
 def test_no_case_is_refused(cases):
     with pytest.raises(DataError, match="no case"):
         VolumeSource([], plan_of(cases), batch_size=1, labels=Labels())
-
-
-@pytest.mark.slow
-def test_twenty_thousand_volumes_a_second(tmp_path):
-    """One thread makes them; the best of several tries, since the machine may be busy."""
-    import tests.learning.blocks as made_up
-
-    cases = patch_cases_of(made_up.block_cases(tmp_path, count=600))
-    made = source(cases, size=100)
-    made.batch(0)
-    best = 0.0
-    for _ in range(5):
-        began = time.perf_counter()
-        for step in range(20):
-            made.batch(step)
-        best = max(best, 2000 / (time.perf_counter() - began))
-    assert best > 20_000
