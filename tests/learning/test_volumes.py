@@ -1,6 +1,5 @@
 """Batches of whole volumes: against single patches, repeatable, balanced, and fast."""
 
-
 import numpy as np
 import pytest
 import torch
