@@ -59,7 +59,7 @@ def evaluate_classes(
     Raises:
         ConfigError: no prediction has a class to compare with, or the data set has no such column.
     """
-    sets = _sets(ingest, tables)
+    sets = _sets(ingest, tables, exclusive)
     if not sets:
         raise ConfigError("evaluate: no predicted case has a class. Give classes, or --until predict.")
     found = {name: _table(rows, ingest.class_names, exclusive) for name, rows in sets.items()}
@@ -88,12 +88,14 @@ class _Row:
     prediction: CasePrediction
 
 
-def _sets(ingest: CaseTable, tables: Iterable[PredictionTable]) -> dict[str, list[_Row]]:
+def _sets(ingest: CaseTable, tables: Iterable[PredictionTable], exclusive: bool) -> dict[str, list[_Row]]:
+    """Return the predicted cases whose truth is known; where classes do not exclude each other, none is a truth."""
     cases = ingest.by_id()
     sets: dict[str, list[_Row]] = {}
     for table in tables:
         for row in table.predictions:
-            if not row.failure and row.probabilities and cases[row.case_id].case.classes:
+            has_truth = bool(cases[row.case_id].case.classes) or not exclusive
+            if not row.failure and row.probabilities and has_truth:
                 name = TEST if row.fold is None else OUT_OF_FOLD
                 sets.setdefault(name, []).append(_Row(cases[row.case_id], row))
     return sets

@@ -43,6 +43,8 @@ class Sample(Stage):
         stored = open_prepared(context.machine.cache, [rows[case_id] for case_id in train])
         if context.parts.task.reads_masks:
             train = tuple(case_id for case_id in train if stored[case_id].meta.class_voxels is not None)
+        else:
+            train = tuple(case_id for case_id in train if context.parts.task.has_truth(rows[case_id].case.classes))
         if not train:
             raise ConfigError(f"fold {context.fold}: no labelled case is left to train on. Use fewer folds.")
         metas = {case_id: stored[case_id].meta for case_id in train}

@@ -240,7 +240,15 @@ def _patch_cases(
             whole_volume=not masks,
         )
     }  # fmt: skip
-    labelled = [case_id for case_id in sample.validation if not masks or stored[case_id].meta.class_voxels is not None]
+    labelled = [
+        case_id
+        for case_id in sample.validation
+        if (
+            stored[case_id].meta.class_voxels is not None
+            if masks
+            else recipe.task.has_truth(rows[case_id].case.classes)
+        )
+    ]
     return [made[case_id] for case_id in sample.train], [made[case_id] for case_id in labelled]
 
 

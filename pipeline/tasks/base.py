@@ -24,6 +24,10 @@ class Task(Plugin):
         """Whether exactly one class is right, be it of a voxel or of a volume."""
         return True
 
+    def has_truth(self, classes: tuple[str, ...]) -> bool:
+        """Say whether a case with these classes of the whole volume can be learned from."""
+        return bool(classes)
+
     @abstractmethod
     def class_names(self, labels: Labels, class_names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the names of the logits' channels, from the label volume's or the manifest's classes."""

@@ -27,6 +27,10 @@ class Classification(Task):
         """Whether a volume has exactly one class."""
         return not self.multi_label
 
+    def has_truth(self, classes: tuple[str, ...]) -> bool:
+        """Say whether a case can be learned from: where there may be several classes, no class is a truth as well."""
+        return self.multi_label or bool(classes)
+
     def class_names(self, labels: Labels, class_names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the classes of the data set.
 

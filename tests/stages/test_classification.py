@@ -149,9 +149,9 @@ def test_cases_of_a_manifest_in_files_of_their_own(tmp_path, manifest, ingest):
 
 @pytest.mark.slow
 def test_several_labels_a_case(tmp_path, manifest):
-    text = manifest.read_text().replace(",bright,", ",bright|large,")
+    text = manifest.read_text().replace(",bright,", ",bright|large,").replace(",dark,", ",,")
     manifest.write_text(text)
-    manifest.with_suffix(".yaml").write_text("class_names: [dark, bright, large]\n")
+    manifest.with_suffix(".yaml").write_text("class_names: [bright, large]\n")
     chosen = manifest_config(
         tmp_path, manifest, task={"name": "classification", "multi_label": True}, evaluate={},
         train=short(steps=16, epochs=3, class_weights=None),
@@ -159,8 +159,19 @@ def test_several_labels_a_case(tmp_path, manifest):
     outcome = run(chosen, name="labels")
     (evaluate,) = outcome.folder.glob("evaluate-*")
     table = pd.read_csv(evaluate / "predictions.csv", keep_default_na=False)
-    assert set(table["truth"]) == {"dark", "bright|large"}
+    assert table["truth"].value_counts().to_dict() == {"": 8, "bright|large": 8}, "no class is a truth as well"
     assert outcome.headline["auroc"] > 0.7
+
+
+@pytest.mark.slow
+def test_a_case_without_a_class_is_not_learned_as_the_first_one(tmp_path, manifest):
+    manifest.write_text(manifest.read_text().replace("c3.nii.gz,bright", "c3.nii.gz,"))
+    outcome = run(manifest_config(tmp_path, manifest, evaluate={}), name="cases")
+    plans = [json.loads((f / "result.json").read_text())["record"] for f in outcome.folder.glob("sample-*")]
+    assert sum(len(plan["train"]) for plan in plans) == 15
+    assert all("c3" not in plan["train"] for plan in plans)
+    (evaluate,) = outcome.folder.glob("evaluate-*")
+    assert "c3" not in set(pd.read_csv(evaluate / "predictions.csv")["case_id"])
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path, manifest):

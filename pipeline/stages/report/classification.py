@@ -56,6 +56,7 @@ def class_report(
     summary = json.loads(evaluation.path(evaluation.summary).read_text())
     types: Any = {"case_id": str, "group": str, "truth": str, "predicted": str}
     frame = pd.read_csv(evaluation.path(evaluation.per_case), dtype=types, keep_default_na=False, na_values=[""])
+    frame = frame.fillna({"truth": "", "predicted": ""})
     order = [name for name in (TEST, OUT_OF_FOLD) if name in summary]
     sections: list[Section] = []
     for name in order:
@@ -173,7 +174,7 @@ def _wrong_section(rows: pd.DataFrame, ingest: CaseTable, cache: Path, exclusive
     for place, case_id in zip(worst, chosen, strict=True):
         case, row = opened[case_id], rows.iloc[place]
         sure = table.probabilities[place].max() if exclusive else distance[place].max()
-        title = f"{case_id}: {row['truth']}, said {row['predicted'] or 'none'} ({sure:.2f})"
+        title = f"{case_id}: {row['truth'] or 'none'}, said {row['predicted'] or 'none'} ({sure:.2f})"
         tiles.append((title, case.read((0, 0, 0), case.shape)[0].astype(np.float32), case.spacing_mm))
     picture = Figure(
         png(volume_sheet(tiles)),

@@ -1,0 +1,130 @@
+"""Sliding window over a 256 x 256 x 150 CT against nnU-Net's and MONAI's: scripts/bench/peers sliding_window.
+
+One network of 5 classes, one set of weights, half a window of overlap, Gaussian weights, one setting of the allocator.
+"""
+
+import contextlib
+import io
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor, nn
+
+from pipeline.learning.sliding_window import Member, plan_windows, slide
+from pipeline.machine import keep_freed_memory
+from pipeline.networks.unet import UNet
+from scripts.bench.measure import extra_mib, in_child, row
+from scripts.bench.nnunet_plans import dataset_json, plans
+
+SHAPE, WINDOW, CLASSES = (150, 256, 256), (96, 96, 96), 5
+
+
+def main(repeats: int) -> None:
+    keep_freed_memory()
+    network, image = made()
+    spent = [0.0]
+    timed = Timed(network, spent)
+    with torch.inference_mode():
+        ways: dict[str, Callable[[], Any]] = {
+            "ours fp32": lambda: ours(image, timed, "fp32"),
+            "ours bf16": lambda: ours(image, timed, "bf16"),
+            "nnU-Net": lambda: theirs(image, timed),
+            "MONAI": lambda: monais(image, timed),
+        }
+        warm(timed)
+        masks, walls, forwards = {}, {name: [] for name in ways}, {name: [] for name in ways}
+        for _ in range(repeats):
+            for name, way in ways.items():
+                spent[0], started = 0.0, time.perf_counter()
+                masks[name] = way()
+                walls[name].append(time.perf_counter() - started)
+                forwards[name].append(spent[0])
+    wall = {name: statistics.median(found) for name, found in walls.items()}
+    for name in ways:
+        share = statistics.median(w / f for w, f in zip(walls[name], forwards[name], strict=True))
+        row(f"{name}: wall, and as a share of its forward passes", f"{wall[name]:.1f} s, {share:.3f}")
+    for name in ("nnU-Net", "MONAI"):
+        row(f"ours in bf16 against {name}", f"{wall[name] / wall['ours bf16']:.2f} x")
+        row(f"ours in fp32 against {name}", f"{wall[name] / wall['ours fp32']:.2f} x")
+        row(f"equal classes, ours in fp32 and {name}", f"{(masks['ours fp32'] == masks[name]).mean():.5f}")
+    mine, peer = in_child(memory, "ours"), in_child(memory, "nnU-Net")
+    row("extra peak memory", f"{mine:.0f} MiB against nnU-Net's {peer:.0f} MiB: {mine / peer:.2f}")
+
+
+class Timed(nn.Module):
+    """Counts the time in the network."""
+
+    def __init__(self, network: nn.Module, spent: list[float]) -> None:
+        super().__init__()
+        self.network, self.spent = network, spent
+
+    def forward(self, x: Tensor) -> Tensor:
+        started = time.perf_counter()
+        logits = self.network(x)
+        self.spent[0] += time.perf_counter() - started
+        return logits
+
+
+def made() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    network = UNet(features=(16, 32, 64, 128)).build(1, CLASSES, WINDOW).eval()
+    return network, torch.from_numpy(rng.normal(0, 1, (1, *SHAPE)).astype(np.float32))
+
+
+def warm(network: nn.Module) -> None:
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            network(torch.zeros(1, 1, *WINDOW))
+
+
+def ours(image: Tensor, network: nn.Module, precision: str) -> np.ndarray:
+    mask = np.empty(SHAPE, np.uint8)
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            return network(x)  # type: ignore[no-any-return]
+
+    member = Member(lambda box: image[(slice(None), *box)], forward, (0.0,))
+    grid = plan_windows(SHAPE, WINDOW)
+    for slab in slide(grid, [member], CLASSES):
+        where = [slice(None)] * 3
+        where[slab.axis] = slice(slab.start, slab.stop)
+        mask[tuple(where)] = slab.logits.argmax(0).numpy()
+    return mask
+
+
+def theirs(image: Tensor, network: nn.Module) -> np.ndarray:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+        manager = PlansManager(plans(WINDOW))
+        configuration = manager.get_configuration("3d_fullres")
+        predictor.manual_initialization(network, manager, configuration, None, dataset_json(CLASSES - 1), "none", None)
+        logits = predictor.predict_sliding_window_return_logits(image)
+    return logits.argmax(0).numpy().astype(np.uint8)
+
+
+def monais(image: Tensor, network: nn.Module) -> np.ndarray:
+    logits = sliding_window_inference(image[None], WINDOW, 1, network, overlap=0.5, mode="gaussian", sigma_scale=0.125)
+    return logits[0].argmax(0).numpy().astype(np.uint8)  # type: ignore[union-attr]
+
+
+def memory(way: str) -> float:
+    keep_freed_memory()
+    network, image = made()
+    with torch.inference_mode():
+        warm(network)
+        return extra_mib(lambda: ours(image, network, "fp32") if way == "ours" else theirs(image, network))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
