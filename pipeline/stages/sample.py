@@ -27,6 +27,7 @@ class Sample(Stage):
     balance: Literal["equal", "present", "volume"] = "equal"
     """Which class such a patch is of: each equally often, as often as cases have it, or by volume."""
 
+    version: ClassVar[int] = 2
     per_fold: ClassVar[bool] = True
     uses: ClassVar[tuple[str, ...]] = ("task",)
     needs: ClassVar[tuple[str, ...]] = ("ingest",)

@@ -240,16 +240,14 @@ def _patch_cases(
             whole_volume=not masks,
         )
     }  # fmt: skip
-    labelled = [
-        case_id
-        for case_id in sample.validation
-        if (
-            stored[case_id].meta.class_voxels is not None
-            if masks
-            else recipe.task.has_truth(rows[case_id].case.classes)
-        )
-    ]
-    return [made[case_id] for case_id in sample.train], [made[case_id] for case_id in labelled]
+
+    def has_truth(case_id: str) -> bool:
+        if masks:
+            return stored[case_id].meta.class_voxels is not None
+        return recipe.task.has_truth(rows[case_id].case.classes)
+
+    labelled = [made[case_id] for case_id in sample.validation if has_truth(case_id)]
+    return [made[case_id] for case_id in sample.train], labelled
 
 
 def _validation(
