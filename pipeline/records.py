@@ -28,6 +28,11 @@ class Record(Settings):
         self._folder = folder
         return self
 
+    @property
+    def folder(self) -> Path:
+        """The folder of this result."""
+        return self._folder
+
     def path(self, relative: str) -> Path:
         """Return where a file of this result lies."""
         return self._folder / relative
@@ -133,6 +138,10 @@ class TrainedModel(Record):
     parameters: int = 0
     ended: str = ""
     """Why training ended, and anything to know about it (precision, device, resumes)."""
+    cases: tuple[str, ...] = ()
+    """Cases it learned from, those of its parents included."""
+    parent: str = ""
+    """The training whose weights it began with: its folder's name and the sha256 of the weights."""
 
 
 class CasePrediction(Settings):

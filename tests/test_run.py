@@ -153,6 +153,25 @@ def test_a_dry_run_tells_the_folds_that_the_run_makes(finished: Path, capsys: py
         assert f"  {row.case_id}  group {row.group}  fold {row.fold}\n" in text
 
 
+def test_a_finished_training_is_made_longer_as_a_new_result(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parents = {path.name.split("-")[1]: path for path in (finished / "runs" / "tiny").glob("train-fold*")}
+    longer = ["run", str(finished / "tiny.yaml"), "--until", "train", "--set", f"machine.runs={tmp_path}"]
+    longer += ["--set", "train.epochs=1", "--set", f"train.init_from={finished / 'runs' / 'tiny'}"]
+    assert main(longer) == 0
+    for fold in ("fold0", "fold1"):
+        (made,) = (tmp_path / "tiny").glob(f"train-{fold}-*")
+        record = json.loads((made / "result.json").read_text())["record"]
+        parent = json.loads((parents[fold] / "result.json").read_text())["record"]
+        assert record["parent"] == f"{parents[fold].name} {parent['weights_sha256']}"
+        assert record["cases"] == parent["cases"]
+
+    wrong = [word if "init_from" not in word else f"train.init_from={parents['fold1']}" for word in longer]
+    assert main([*wrong, "--folds", "0"]) == 2
+    assert "that fold 0 validates with" in capsys.readouterr().err
+
+
 def test_an_unknown_fold_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(finished / "tiny.yaml"), "--folds", "0,7"]) == 2
     assert "no fold 7" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from pipeline.datasets.base import Case
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, plural
 from pipeline.imaging.normalise import fit_channels
 from pipeline.imaging.store import StoredCase, keep_decoded
 from pipeline.learning.class_validation import class_validation
@@ -26,6 +27,7 @@ from pipeline.learning.precision import (
     seed_torch,
 )
 from pipeline.learning.prefetch import InOrder
+from pipeline.learning.trained import find_trained
 from pipeline.learning.validation import mask_validation
 from pipeline.learning.volumes import source_of
 from pipeline.learning.weights import load_matching
@@ -59,7 +61,8 @@ class Train(Stage, TrainOptions):
     augment: tuple[TransformField, ...] | None = None
     """Random changes of patches; None for the usual ones, an empty list for none."""
     init_from: str | None = None
-    """Folder of a trained model of ours, whose weights are taken over where name and shape fit."""
+    """Trained model whose weights are taken over where name and shape fit: the folder of a training, or of a run,
+    whose longest training of the same fold is meant. So a finished training is made longer, as a new result."""
     score: str | None = None  # type: ignore[assignment]
     """The figure of the validation that chooses the best weights, higher is better; none for that of the task:
     dice for segmentation, accuracy for classification."""
@@ -88,7 +91,8 @@ class Train(Stage, TrainOptions):
         repeat_exactly(device, deterministic=self.deterministic)
         stored = _open(context, ingest, sample)
         recipe = self._recipe(context, ingest, sample, stored)
-        module = self._module(context, recipe)
+        parent = self._parent(context, sample)
+        module = self._module(context, recipe, parent)
         train, validation = _patch_cases(context, ingest, sample, stored, recipe)
         source = source_of(
             train,
@@ -125,6 +129,8 @@ class Train(Stage, TrainOptions):
             seconds=outcome.seconds,
             parameters=sum(weight.numel() for weight in module.parameters()),
             ended=outcome.ended,
+            cases=tuple(sorted({*sample.train, *(parent.cases if parent else ())})),
+            parent=f"{parent.folder.name} {parent.weights_sha256}" if parent else "",
         )
         how = {"precision": outcome.precision, "environments": outcome.environments, "halvings": outcome.halvings}
         write_json(context.folder / "training.json", how)
@@ -146,14 +152,31 @@ class Train(Stage, TrainOptions):
             patch_size=sample.patch_size,
         )
 
-    def _module(self, context: StageContext, recipe: InferenceRecipe) -> nn.Module:
+    def _parent(self, context: StageContext, sample: SamplingPlan) -> TrainedModel | None:
+        """Return the training that this one goes on from, if any.
+
+        Raises:
+            ConfigError: it learned from a case that this fold validates with.
+            ModelError: there is none.
+        """
+        if self.init_from is None:
+            return None
+        parent = find_trained(Path(self.init_from), context.fold)
+        leaked = sorted(set(parent.cases) & set(sample.validation))
+        if leaked:
+            raise ConfigError(
+                f"train.init_from: {parent.folder.name} learned from {plural(len(leaked), 'case')} that fold "
+                f"{context.fold} validates with ({', '.join(leaked[:3])}); expected a model that never saw them. "
+                "Name a model of the same fold, or of other data."
+            )
+        return parent
+
+    def _module(self, context: StageContext, recipe: InferenceRecipe, parent: TrainedModel | None) -> nn.Module:
         seed_torch(_fold_seed(context))
         module = recipe.network.build(len(recipe.channels), len(recipe.class_names), recipe.patch_size)
-        if self.init_from is not None:
-            from pipeline.learning.predictor import weights_of
-
-            report = load_matching(module, weights_of(self.init_from))
-            context.progress.say(str(report))
+        if parent is not None:
+            report = load_matching(module, parent.path(parent.weights))
+            context.progress.say(f"{parent.folder.name}: {report}")
         return module
 
     def _forward(self, device: torch.device) -> Callable[[nn.Module, Tensor], Tensor]:
