@@ -9,14 +9,22 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "run": "run a configuration, stage by stage",
+    "predict": "predict new volumes with a trained model",
+    "package": "put a trained model into one file",
+    "verify": "predict a case again and compare",
+    "check": "tell what is wrong with a data set, and repair what is safe",
+    "plan": "propose a configuration from the facts of the data and this machine",
+    "folds": "show how cases are divided into folds, and whether anything leaks between them",
     "options": "list the plug-ins and their options",
     "schema": "print the JSON Schema of the configuration",
     "evaluate": "score masks made elsewhere against a manifest",
     "import": "write a manifest of a data set",
+    "export-dataset": "write a data set in the layout of nnU-Net or the Decathlon",
     "series": "list the series of a scanner's export, and what can be used",
     "inspect": "show a network, or one layer, as a table",
+    "new-plugin": "write a small tested package with a data set or a network of your own",
 }
-"""Command -> one line of help; each lives in `commands/`, `import` in `import_.py`."""
+"""Command -> one line of help; each lives in `commands/`, `import` in `import_.py`, `new-plugin` in `new_plugin.py`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help") or words[0] not in COMMANDS:
         return _outer(words)
     name, rest = words[0], words[1:]
-    module = importlib.import_module(f"pipeline.commands.{'import_' if name == 'import' else name}")
+    module = importlib.import_module(f"pipeline.commands.{'import_' if name == 'import' else name.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         prog=f"python -m pipeline {name}",
         description=module.__doc__,

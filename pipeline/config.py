@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from pipeline.datasets.folds import Folds
 from pipeline.errors import ConfigError, join_problems
@@ -25,6 +25,13 @@ from pipeline.stages.survey import Survey
 from pipeline.stages.train import Train
 from pipeline.tasks.segmentation import Segmentation
 from pipeline.yaml_text import parse_yaml
+
+PLANNED = (
+    "folds.k", "folds.stratify", "ingest.crop", "normalise", "network.name", "network.strides", "network.kernels",
+    "network.features", "network.norm", "sample.foreground", "train.batch_size", "train.max_minutes", "train.epochs",
+    "train.optimizer", "train.schedule", "train.augment", "train.validate_every", "evaluate.metrics",
+)  # fmt: skip
+"""Options that may say `auto`, beside those whose own type knows it; `network: auto` leaves all of it open."""
 
 
 class RunConfig(Settings):
@@ -49,6 +56,13 @@ class RunConfig(Settings):
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
     report: MakeReport = MakeReport()
+
+    _left_open: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """Those of `PLANNED` that say `auto`: they hold some value until the planner has chosen one."""
+        return self._left_open
 
     @property
     def parts(self) -> Parts:
@@ -97,10 +111,44 @@ def check(tree: Mapping[str, Any], where: str) -> RunConfig:
     Raises:
         ConfigError: with every problem at once.
     """
+    plain, left_open = _without_auto(tree)
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(plain)
     except ValidationError as error:
         raise ConfigError(join_problems(where, list(problems(error.errors(), RunConfig)))) from None
+    config._left_open = left_open
+    return config
+
+
+def _without_auto(tree: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a tree without the `auto` of `PLANNED`, and their paths."""
+    tree = dict(tree)
+    if tree.get("network") == "auto":
+        tree["network"] = {path.partition(".")[2]: "auto" for path in PLANNED if path.startswith("network.")}
+    found = []
+    for path in PLANNED:
+        head, _, last = path.partition(".")
+        section = tree.get(head)
+        if not last and section == "auto":
+            found.append(path)
+            del tree[head]
+        elif isinstance(section, Mapping) and section.get(last) == "auto":
+            found.append(path)
+            tree[head] = {key: value for key, value in section.items() if key != last}
+    if any(path.startswith("network.") for path in found):
+        tree["network"] = _placeholder(dict(tree["network"]), found)
+    return tree, tuple(found)
+
+
+def _placeholder(network: dict[str, Any], left_open: Sequence[str]) -> dict[str, Any]:
+    """Let a network with open options be built and take any patch until they are chosen."""
+    network.setdefault("name", "unet")
+    if "network.features" in left_open:
+        levels = len(network.get("strides") or (network.get("kernels") or [1])[1:]) + 1
+        network["features"] = [16] * levels
+    if "network.strides" in left_open and isinstance(network.get("features"), list):
+        network["strides"] = [[1, 1, 1]] * (len(network["features"]) - 1)
+    return network
 
 
 def read_tree(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -202,6 +250,8 @@ def _known_fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
 def to_yaml(config: RunConfig) -> str:
     """Write a configuration out in full, as YAML that can be run again."""
     tree = config.model_dump(mode="json")
+    for path in config.left_open:
+        tree = merge(tree, override(f"{path}=auto"))
     for stage in config.stages:
         section = tree.get(stage.name)
         if isinstance(section, dict):

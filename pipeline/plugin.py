@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from pipeline.errors import ConfigError
+from pipeline.guard import guarded
 from pipeline.version import __version__
 
 
@@ -56,7 +57,7 @@ class Registry(Generic[P]):
         """Class decorator: make `cls` known under the default of its `name` field.
 
         Raises:
-            ConfigError: another class has this name already.
+            ConfigError: another class has this name already, or the class lacks a method that its kind must have.
         """
         name = cls.model_fields["name"].default
         known = self._classes.get(name)
@@ -65,7 +66,7 @@ class Registry(Generic[P]):
                 f"plug-in {cls.__module__}.{cls.__qualname__}: the {self.kind} name {name!r} is taken by "
                 f"{known.__module__}.{known.__qualname__}. Choose another name."
             )
-        self._classes[name] = cls
+        self._classes[name] = guarded(cls, self.kind)
         return cls
 
     def __iter__(self) -> Iterator[type[P]]:

@@ -68,6 +68,7 @@ class CaseTable(Record):
     cases: tuple[IngestedCase, ...]
     labels: Labels
     channels: tuple[str, ...]
+    optional_channels: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     prepare: PrepareOptions
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -114,6 +115,8 @@ class InferenceRecipe(Settings):
     class_names: tuple[str, ...]
     """What the channels of the logits say."""
     channels: tuple[str, ...]
+    optional_channels: tuple[str, ...] = ()
+    """Channels that an image may lack."""
     prepare: PrepareOptions
     normalise: tuple[Normalise, ...]
     """One a channel, with the numbers that were fitted on the training cases."""

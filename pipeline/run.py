@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from pipeline import planner
 from pipeline.config import RunConfig, to_yaml
 from pipeline.datasets.base import Manifest
+from pipeline.datasets.fold_audit import contents_of, find_leaks, refuse_leaks
 from pipeline.datasets.folds import make_folds
 from pipeline.errors import ConfigError, plural
 from pipeline.imaging.block import source_file
@@ -68,7 +70,7 @@ def _in_order(steps: "_Steps", folds: Sequence[int] | None, until: str | None) -
     if until == "survey":
         return steps.outcome()
 
-    ingest = steps.make("ingest", first=partial(_try_network, steps.config, survey.record), survey=survey)
+    ingest = steps.make("ingest", first=partial(_before_work, steps.config, survey.record), survey=survey)
     cases: CaseTable = ingest.record
     shutil.copyfile(cases.path("folds.csv"), steps.folder / "folds.csv")
     if until == "ingest":
@@ -114,6 +116,28 @@ def _chosen_folds(config: RunConfig, cases: CaseTable, folds: Sequence[int] | No
             "Change folds.k, or the list."
         )
     return list(folds) or [None]
+
+
+def survey(config: RunConfig, progress: Progress | None = None) -> DatasetFacts:
+    """Look at every case as the first stage of a run does, outside of any run; what was seen stays in the cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        parts = config.parts.only(config.survey.uses)
+        context = StageContext(Path(folder), parts, config.machine, config.seed, None, progress or Progress())
+        return config.survey.run(context)
+
+
+def divide(config: RunConfig, facts: DatasetFacts) -> dict[str, int]:
+    """Return case id -> fold of every usable training case, as the stage `ingest` divides them."""
+    cases = [case for case in facts.manifest.cases if case.case_id in facts.facts]
+    return make_folds(cases, config.folds, config.seed, label_volumes(facts))
+
+
+def _before_work(config: RunConfig, facts: DatasetFacts) -> None:
+    """Refuse what would make hours of work worthless: folds that leak, and options that the network refuses."""
+    if not facts.bad or config.ingest.on_bad_case == "drop":  # else the bad cases are told first
+        leaks = find_leaks(facts.manifest.cases, divide(config, facts), config.folds, contents_of(facts.facts))
+        refuse_leaks(leaks, config.folds)
+    _try_network(config, facts)
 
 
 def _try_network(config: RunConfig, facts: DatasetFacts) -> None:
@@ -206,8 +230,14 @@ class _Steps:
                 "seed": self.config.seed if stage.uses_seed else None,
                 "needs": {need: _keys(made) for need, made in needed.items()},
                 "sources": self._sources() if stage.name == "survey" else None,
+                **self._given_folds(stage),
             }
         )
+
+    def _given_folds(self, stage: Stage) -> dict[str, str]:
+        """What stands in the file of folds: its name in the options says nothing of it."""
+        file = self.config.folds.file
+        return {"folds_file": self.hashes.sha256(file)} if "folds" in stage.uses and file and file.exists() else {}
 
     def _sources(self) -> object:
         """What the cases are made of: their list, and the contents of their files."""
@@ -274,9 +304,12 @@ def dry_run(config: RunConfig, *, name: str, folds: Sequence[int] | None, until:
     """Return what a run would do: config, cases, folds, and which stages are reused. Touches nothing."""
     manifest: Manifest = config.dataset.cases()
     steps = _Steps(config, config.machine.runs / name, Progress(), FileHashes(Path("."), remember=False), dry=True)
-    stage_lines = _dry_stages(steps, folds, until)
+    known_lines = _dry_stages(steps, folds, until)
     surveyed = steps.made[0].record if steps.made else None
-    divided = make_folds(manifest.cases, config.folds, config.seed, label_volumes(surveyed) if surveyed else {})
+    seen = (label_volumes(surveyed), contents_of(surveyed.facts)) if surveyed else ({}, {})
+    divided = make_folds(manifest.cases, steps.config.folds, config.seed, seen[0])
+    stage_lines = [*known_lines, *_later_stages(steps, len(set(divided.values())))]
+    refuse_leaks(find_leaks(manifest.cases, divided, config.folds, seen[1]), config.folds)
     lines = [to_yaml(steps.config), f"{plural(len(manifest.cases), 'case')}:"]
     for case in manifest.cases:
         where = f"fold {divided[case.case_id]}" if case.case_id in divided else case.split
@@ -295,12 +328,16 @@ def _dry_stages(steps: _Steps, folds: Sequence[int] | None, until: str | None) -
             _walk(steps, survey, folds, until)
     except _NotMade:
         pass
-    known = [f"  reuse  {made.name}" if made.reused else f"  make   {made.name}" for made in steps.made]
-    count = "its folds" if steps.config.folds.k is None else plural(steps.config.folds.k, "fold")
+    return [f"  reuse  {made.name}" if made.reused else f"  make   {made.name}" for made in steps.made]
+
+
+def _later_stages(steps: _Steps, folds: int) -> list[str]:
     done = {made.name.split("-")[0] for made in steps.made}
-    later = [stage.name for stage in steps.config.stages if stage.name not in done]
-    return known + [
-        f"  make   {stage}" + (f" for {count}" if stage in ("sample", "train", "predict") else "") for stage in later
+    return [
+        f"  make   {stage.name}"
+        + (f" for {plural(folds, 'fold')}" if stage.name in ("sample", "train", "predict") else "")
+        for stage in steps.config.stages
+        if stage.name not in done
     ]
 
 

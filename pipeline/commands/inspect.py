@@ -73,6 +73,10 @@ def _build(config: "RunConfig", input_text: str | None, classes: int | None) -> 
     from pipeline.errors import ConfigError
     from pipeline.networks.single_layer import parse_shape
 
+    if any(path == "network" or path.startswith("network.") for path in config.left_open):
+        raise ConfigError(
+            "inspect: the network is auto; expected one that is stated. Run 'python -m pipeline plan' first."
+        )
     shape = parse_shape(input_text) if input_text else None
     if shape is None and config.sample.patch_size == "auto":
         raise ConfigError("inspect: sample.patch_size is auto; expected --input, such as --input 1,1,64,96,96.")

@@ -16,7 +16,7 @@ class Case(Settings):
     case_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name in every table, log and file name; never a patient's name."""
     images: dict[str, Path]
-    """Channel -> file (or a folder of one DICOM series)."""
+    """Channel -> file (or a folder of one DICOM series); optional channels may be absent."""
     label: Path | None = None
     """Label volume on the grid of the images."""
     classes: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Case(Settings):
     fold: int | None = None
     """Fold in which the case is validated, where the data set fixes it."""
     annotated: tuple[str, ...] | None = None
-    """Classes that were labelled in this case; None for all."""
+    """Classes that were labelled in this case; None for all, empty for none."""
 
     @field_validator("split")
     @classmethod
@@ -53,6 +53,8 @@ class Manifest(Settings):
     """Empty where the data set does not say; then the config must."""
     channels: tuple[str, ...] = ("image",)
     """Order of the image channels."""
+    optional_channels: tuple[str, ...] = ()
+    """Channels that a case may lack; it is then prepared with a constant one at the level of the background."""
     class_names: tuple[str, ...] = ()
     """Order of the classes of whole volumes, for classification."""
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -6,19 +6,17 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.datasets.base import Case
+from pipeline.datasets.fold_files import read_folds
 from pipeline.errors import ConfigError, DataError, join_problems, plural
 from pipeline.plugin import Settings
 from pipeline.workspace import write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +29,8 @@ _MOST_NAMED = 5
 class Folds(Settings):
     """How the training cases are divided for cross-validation.
 
-    A `fold` column in the data set comes first. Cases of the test split are in no fold.
+    `file` comes first, then `leave_one_site_out`, then a `fold` column of the data set, then `k` new folds. Cases of
+    the test split are in no fold.
     """
 
     k: int = Field(default=3, ge=2)
@@ -42,6 +41,16 @@ class Folds(Settings):
     """What is spread evenly: classes, sites, which labels a case has, or their volumes in ml."""
     leave_one_site_out: bool = False
     """One fold a site, in the order of their names, instead of `k` folds."""
+    file: Path | None = None
+    """Folds that are given: a CSV with the columns case_id and fold, or nnU-Net's `splits_final.json`."""
+    allow_leakage: bool = False
+    """Whether to go on where a group, or the same image, lies in two folds; the report then says so on top."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Folds":
+        if self.file is not None and self.leave_one_site_out:
+            raise ValueError("both file and leave_one_site_out are given; expected one of them")
+        return self
 
 
 def make_folds(
@@ -62,7 +71,8 @@ def make_folds(
         case_id -> fold from 0, in the order of `cases`; empty where there are only test cases.
 
     Raises:
-        DataError: a group lies in two folds or in train and test; the `fold` column has gaps.
+        DataError: a group lies in two folds or in train and test, and `allow_leakage` is false; the given folds are
+            unreadable, have gaps or lack cases.
         ConfigError: fewer groups, or sites, than folds.
     """
     everyone = list(cases)
@@ -70,10 +80,13 @@ def make_folds(
     _refuse_test_leaks(everyone, options)
     if not cases:
         return {}
-    if any(case.fold is not None for case in cases):
-        folds = _fixed_folds(cases, options)
+    if options.file is not None:
+        folds = _checked(cases, read_folds(options.file), options, str(options.file))
     elif options.leave_one_site_out:
         folds = _site_folds(cases, options)
+    elif any(case.fold is not None for case in cases):
+        given = {case.case_id: case.fold for case in cases if case.fold is not None}
+        folds = _checked(cases, given, options, "fold column")
     else:
         folds = _new_folds(sorted(cases, key=lambda case: case.case_id), options, seed, label_volumes or {})
     return {case.case_id: folds[case.case_id] for case in cases}
@@ -110,88 +123,32 @@ def write_folds_csv(path: Path, cases: Iterable[Case], folds: Mapping[str, int])
     write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
 
 
-def read_folds_csv(path: Path) -> dict[str, int]:
-    """Read case_id -> fold from a CSV with these two columns; rows without a fold are left out.
-
-    Raises:
-        DataError: no such file or columns, a fold that is no whole number, a case twice.
-    """
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        table = table[table["fold"] != ""]
-        folds = {case: int(fold) for case, fold in zip(table["case_id"], table["fold"], strict=True)}
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: no table of folds: {error}; expected columns case_id and fold.") from error
-    if len(folds) < len(table) or min(folds.values(), default=0) < 0:
-        raise DataError(f"{path}: expected each case once, with a fold from 0.")
-    return folds
-
-
-def fold_balance(
-    cases: Iterable[Case], folds: Mapping[str, int], label_volumes: Volumes | None = None
-) -> "pd.DataFrame":
-    """Return one row a fold, and one for the test split where there is one, to judge the balance by.
-
-    Columns: fold; cases; groups; `class <name>` and `site <name>` (number of cases); for each labelled
-    class `with <name>` (cases that have it) and `ml <name>` (its volume in all of them).
-    """
-    import pandas as pd
-
-    rows: dict[str, dict[str, object]] = {}
-    for fold, members in _by_fold(cases, folds).items():
-        volumes = [(label_volumes or {}).get(case.case_id, {}) for case in members]
-        row: dict[str, object] = {"fold": fold, "cases": len(members), "groups": len({c.patient for c in members})}
-        for name in sorted({name for case in members for name in case.classes}):
-            row[f"class {name}"] = sum(name in case.classes for case in members)
-        for site in sorted({case.site for case in members} - {""}):
-            row[f"site {site}"] = sum(case.site == site for case in members)
-        for name in dict.fromkeys(name for volume in volumes for name in volume):
-            row[f"with {name}"] = sum(volume.get(name, 0) > 0 for volume in volumes)
-            row[f"ml {name}"] = round(sum(volume.get(name, 0.0) for volume in volumes), 3)
-        rows[fold] = row
-    table = pd.DataFrame(list(rows.values()))
-    counts = [column for column in table.columns if column != "fold"]
-    whole = [column for column in counts if not column.startswith("ml ")]
-    table[counts] = table[counts].fillna(0)
-    table[whole] = table[whole].astype(int)
-    return table
-
-
-def _by_fold(cases: Iterable[Case], folds: Mapping[str, int]) -> dict[str, list[Case]]:
-    members: dict[str, list[Case]] = {str(fold): [] for fold in sorted(set(folds.values()))}
-    test = []
-    for case in cases:
-        if case.case_id in folds:
-            members[str(folds[case.case_id])].append(case)
-        elif case.split == "test":
-            test.append(case)
-    return members | ({"test": test} if test else {})
-
-
 def _refuse_test_leaks(cases: Sequence[Case], options: Folds) -> None:
     split = {case.case_id: case.split or "train" for case in cases}
     leaks = find_straddling(cases, split, options)
-    if leaks:
+    if leaks and not options.allow_leakage:
         raise DataError(f"split: {_name(leaks)} has cases in train and in test; expected one. Mend the split column.")
 
 
-def _fixed_folds(cases: Sequence[Case], options: Folds) -> dict[str, int]:
-    folds = {case.case_id: case.fold for case in cases if case.fold is not None}
+def _checked(cases: Sequence[Case], given: Mapping[str, int], options: Folds, where: str) -> dict[str, int]:
+    """Return the given folds of these cases, where all have one and nothing is amiss."""
+    folds = {case.case_id: given[case.case_id] for case in cases if case.case_id in given}
     problems = []
-    without = [case.case_id for case in cases if case.fold is None]
+    without = [case.case_id for case in cases if case.case_id not in given]
     if without:
         problems.append(f"{plural(len(without), 'training case')} without a fold, such as {without[0]}. Fill in all.")
     found = sorted(set(folds.values()))
     if found != list(range(len(found))) or len(found) < 2:
         problems.append(f"folds are {found}; expected at least two, 0, 1, ... without a gap.")
-    straddling = find_straddling(cases, folds, options)
+    straddling = {} if options.allow_leakage else find_straddling(cases, folds, options)
     if straddling:
-        problems.append(f"{_name(straddling)} has cases in several folds; expected one. Correct the fold column.")
+        problems.append(
+            f"{_name(straddling)} has cases in several folds; expected one. Correct the folds, or allow it with "
+            "--set folds.allow_leakage=true."
+        )
     if problems:
-        raise DataError(join_problems("fold column", problems))
-    log.info("%s taken from the fold column", plural(len(found), "fold"))
+        raise DataError(join_problems(where, problems))
+    log.info("%s taken from the %s", plural(len(found), "fold"), where)
     return folds
 
 
@@ -204,7 +161,7 @@ def _site_folds(cases: Sequence[Case], options: Folds) -> dict[str, int]:
         raise ConfigError(f"folds.leave_one_site_out: all cases are of site {sites[0]!r}; expected two or more sites.")
     folds = {case.case_id: sites.index(case.site) for case in cases}
     straddling = find_straddling(cases, folds, options)
-    if straddling:
+    if straddling and not options.allow_leakage:
         raise DataError(f"leave_one_site_out: {_name(straddling)} was at several sites; expected one.")
     return folds
 

@@ -28,13 +28,14 @@ _YAML_TYPES: dict[str, tuple[type, str]] = {
     "mirror_pairs": (list, "list of pairs of labels"),
     "ignore": (int, "label value"),
     "channels": (list, "list of channels"),
+    "optional_channels": (list, "list of channels"),
     "class_names": (list, "list of classes"),
     "metadata": (dict, "mapping"),
 }
 _YAML_KEYS = tuple(_YAML_TYPES)
 _MOST_MISSING = 10
 SEPARATOR = "|"
-"""Between several class names in one cell."""
+"""Between several class names in one cell; alone in `annotated`, it stands for none of them."""
 
 
 @datasets.register
@@ -71,7 +72,9 @@ def read_manifest(path: Path, folder: Path | None = None, *, need_files: bool = 
     beside = _read_beside(path.with_suffix(".yaml"), problems)
     rows = _Rows(_read_table(path), absolute(folder or path.parent), need_files, problems)
     channels = _check_columns(rows.columns, beside, problems)
-    cases = tuple(case for line, cells in rows.cells() if (case := rows.case(line, cells, channels)) is not None)
+    optional = _check_optional(channels, beside, problems)
+    found = [rows.case(line, cells, channels, optional) for line, cells in rows.cells()]
+    cases = tuple(case for case in found if case is not None)
     labels = _check_labels(cases, beside, problems)
     class_names = _check_classes(cases, beside, problems)
     problems += rows.missing[:_MOST_MISSING]
@@ -85,7 +88,14 @@ def read_manifest(path: Path, folder: Path | None = None, *, need_files: bool = 
     metadata = dict(beside.get("metadata") or {})
     if rows.others:
         metadata["columns"] = rows.others
-    return Manifest(cases=cases, labels=labels, channels=tuple(channels), class_names=class_names, metadata=metadata)
+    return Manifest(
+        cases=cases,
+        labels=labels,
+        channels=tuple(channels),
+        optional_channels=optional,
+        class_names=class_names,
+        metadata=metadata,
+    )
 
 
 @dataclass
@@ -109,7 +119,9 @@ class _Rows:
         for line, row in zip(self.table.index, self.table.itertuples(index=False, name=None), strict=True):
             yield int(line), dict(zip(self.columns, row, strict=True))
 
-    def case(self, line: int, cells: dict[str, str], channels: Mapping[str, str]) -> Case | None:
+    def case(
+        self, line: int, cells: dict[str, str], channels: Mapping[str, str], optional: tuple[str, ...] = ()
+    ) -> Case | None:
         """Return the case of one row, or None where it has none; `channels` maps a channel to its column."""
         before = len(self.problems)
         case_id = cells.get("case_id", "")
@@ -123,6 +135,11 @@ class _Rows:
         }
         if channels and not images:
             self.problems.append(f"{where}: it names no image. Fill in {' or '.join(channels.values())}.")
+        elif lacking := [column for channel, column in channels.items() if channel not in {*images, *optional}]:
+            self.problems.append(
+                f"{where}: {lacking[0]} is empty; expected a path. Fill it in, or list "
+                f"{lacking[0].removeprefix('image_')!r} under optional_channels in the YAML."
+            )
         label = self._path(where, "label", cells["label"]) if cells.get("label") else None
         values = {
             "case_id": case_id,
@@ -133,7 +150,7 @@ class _Rows:
             "site": cells.get("site", ""),
             "split": cells.get("split", ""),
             "fold": self._fold(where, cells.get("fold", "")),
-            "annotated": _split(cells.get("annotated", "")) or None,
+            "annotated": _split(cells["annotated"]) if cells.get("annotated") else None,
         }
         try:
             case = Case.model_validate(values)
@@ -215,6 +232,15 @@ def _check_columns(columns: list[str], beside: Mapping[str, Any], problems: list
         problems.append(f"the YAML's channels are {order}; the table has {list(found_channels)}. Make them equal.")
         order = None
     return {channel: found_channels[channel] for channel in order or found_channels}
+
+
+def _check_optional(channels: Mapping[str, str], beside: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
+    """Return the channels that a case may lack; note names that are no channels."""
+    optional = tuple(str(name) for name in beside.get("optional_channels") or ())
+    for name in optional:
+        if channels and name not in channels:
+            problems.append(f"the YAML's optional_channels name {name!r}; the channels are {', '.join(channels)}.")
+    return optional
 
 
 def _check_labels(cases: Iterable[Case], beside: Mapping[str, Any], problems: list[str]) -> Labels:

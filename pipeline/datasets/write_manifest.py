@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.datasets.base import Manifest
+from pipeline.datasets.base import Case, Manifest
 from pipeline.datasets.manifest import COLUMNS, SEPARATOR, absolute
 from pipeline.imaging.labels import Labels
 from pipeline.workspace import write_text
@@ -29,6 +29,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         key: value
         for key, value in (
             ("channels", list(manifest.channels) if manifest.channels != ("image",) else None),
+            ("optional_channels", list(manifest.optional_channels)),
             ("class_names", list(manifest.class_names)),
             ("metadata", metadata),
         )
@@ -57,7 +58,7 @@ def _to_table(manifest: Manifest, home: Path) -> "pd.DataFrame":
             "site": case.site,
             "split": case.split,
             "fold": "" if case.fold is None else str(case.fold),
-            "annotated": SEPARATOR.join(case.annotated or ()),
+            "annotated": _annotated(case),
         }
         row |= {
             name: str(values.get(case.case_id, "")) for name, values in manifest.metadata.get("columns", {}).items()
@@ -65,6 +66,11 @@ def _to_table(manifest: Manifest, home: Path) -> "pd.DataFrame":
         rows.append(row)
     table = pd.DataFrame(rows)
     return table[[c for c in table.columns if c not in COLUMNS[2:] or (table[c] != "").any()]]
+
+
+def _annotated(case: Case) -> str:
+    """Write the classes that were labelled: nothing for all, a bar alone for none."""
+    return "" if case.annotated is None else SEPARATOR.join(case.annotated) or SEPARATOR
 
 
 def _labels_to_yaml(labels: Labels) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
@@ -40,10 +42,7 @@ def decode_frame(stream: BinaryIO, header: Header, frame: int) -> NDArray[Any]:
         raise DataError("the compressed pixel data is cut short; export the series again.")
     coded = b"".join(_read(stream, begin, length) for begin, length in frames[frame])
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    with tempfile.TemporaryDirectory(prefix="dicom-frame-") as folder:
-        path = os.path.join(folder, "frame.dcm")
-        with open(path, "wb") as wrapped:
-            wrapped.write(_wrap(header, coded))
+    with _file_of(_wrap(header, coded)) as path:
         try:
             image = sitk.ReadImage(path, imageIO="GDCMImageIO")
         except RuntimeError as error:
@@ -72,6 +71,22 @@ def inflated(header: Header) -> BinaryIO:
             return io.BytesIO(inflater.decompress(stream.read(), header.pixels.offset + header.pixels.length))
         except zlib.error:
             raise DataError("a deflated file is damaged. Export the series again.") from None
+
+
+@contextmanager
+def _file_of(content: bytes) -> Iterator[str]:
+    """Give a path that GDCM can open; of a file without a name where the system can, so that no kill leaves one."""
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryDirectory(prefix="dicom-frame-") as folder:
+            path = os.path.join(folder, "frame.dcm")
+            with open(path, "wb") as wrapped:
+                wrapped.write(content)
+            yield path
+        return
+    with os.fdopen(os.memfd_create("frame"), "wb") as wrapped:
+        wrapped.write(content)
+        wrapped.flush()
+        yield f"/proc/self/fd/{wrapped.fileno()}"
 
 
 def _read(stream: BinaryIO, begin: int, length: int) -> bytes:

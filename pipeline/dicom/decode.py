@@ -20,7 +20,7 @@ _PADDING_MARGIN = 0.01
 """Padding nearer to the real values than this share of their range stays: it cannot be told from air."""
 
 
-def read_series(series: Series, *, allow_uneven: bool = False) -> Volume:
+def read_series(series: Series, *, allow_uneven: bool = False, case_id: str = "") -> Volume:
     """Decode a series; D runs along the normal of its slices, H and W as they are stored.
 
     It needs about twice the memory of the volume, and native code: call it in a child process whose memory
@@ -29,6 +29,7 @@ def read_series(series: Series, *, allow_uneven: bool = False) -> Volume:
     Args:
         series: From an audit; its files must still be there.
         allow_uneven: Resample uneven steps to even ones.
+        case_id: Named in errors; that of the series where empty.
 
     Returns:
         Volume (1, D, H, W): int16, uint16 or int32 where every rescale is whole, float32 otherwise. CT is in HU.
@@ -37,14 +38,15 @@ def read_series(series: Series, *, allow_uneven: bool = False) -> Volume:
     Raises:
         DataError: the verdict refuses it, or its pixels turn out to be damaged; names the case id.
     """
+    case_id = case_id or series.case_id
     verdict = judge(series, allow_uneven=allow_uneven)
     if not verdict.is_usable:
-        raise DataError(f"case {series.case_id}: refused: {verdict.kind}: {verdict.reason}.")
+        raise DataError(f"case {case_id}: refused: {verdict.kind}: {verdict.reason}.")
     try:
         stored = stored_values(series.planes)
         voxels = _without_padding(stored, series.header, _rescaled(stored, series.planes))
     except DataError as error:
-        raise DataError(f"case {series.case_id}: {error}") from None
+        raise DataError(f"case {case_id}: {error}") from None
     stack = stack_of(series.planes)
     if verdict.is_uneven:
         voxels, stack = even_out(voxels, stack)

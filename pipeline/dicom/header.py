@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import os
 import warnings
 import zlib
@@ -12,18 +13,23 @@ from pipeline.dicom.frames import PER_FRAME, SHARED, planes_of
 from pipeline.dicom.pixel_data import DEFLATED, Shape, locate
 from pipeline.dicom.plane import Header, PixelData, Plane, Triple, Unread
 
+# pydicom's warnings quote paths and values, which may name a patient; what is wrong is told in words of our own.
+logging.getLogger("pydicom").addFilter(lambda record: record.levelno >= logging.CRITICAL)
+
 HEADER_BYTES = 4 << 20
 """How much of a deflated file is inflated to look for its header."""
 _HEAD = 1024
 _DICOMDIR_CLASS = b"1.2.840.10008.1.3.10"
 _PATIENT = (0x00100020, 0x00100021, 0x00100010)
+_OVERLAYS = tuple(0x60000102 + (group << 16) for group in range(0, 0x20, 2))
+"""Bit positions of the sixteen overlays that an image may have."""
 _TAGS = [
     0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00081030, 0x0008103E, *_PATIENT, 0x00180010, 0x00180015,
     0x00180050, 0x00180086, 0x00180088, 0x00181030, 0x00181060, 0x00181210, 0x00189087, 0x00189089, 0x0019100C,
     0x0019100E, 0x0020000D, 0x0020000E, 0x00200011, 0x00200012, 0x00200032, 0x00200037, 0x00200052, 0x00200100,
     0x00201002, 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100, 0x00280101,
     0x00280102, 0x00280103, 0x00280120, 0x00280121, 0x00281052, 0x00281053, 0x00283000, 0x00431039, 0x00541001,
-    0x00541330, 0x60000102, SHARED, PER_FRAME,
+    0x00541330, SHARED, PER_FRAME, *_OVERLAYS,
 ]  # fmt: skip
 
 
@@ -45,6 +51,24 @@ def read_planes(path: str, key: bytes) -> tuple[Plane, ...] | Unread:
             return Unread(kind, folder) if kind else _planes(stream, path, key) or Unread("damaged", folder)
     except OSError:
         return Unread("damaged", folder)
+
+
+def read_elements(path: str, tags: list[int]) -> Any:
+    """Return a pydicom dataset of some elements of a file's header; of a deflated one never more than 4 MiB.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has no readable header.
+    """
+    with open(path, "rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return _dataset(stream, os.fstat(stream.fileno()).st_size, tags)[0]
+        except OSError:
+            raise
+        except Exception as error:
+            # Whatever a damaged header makes pydicom raise; its text may quote what stands there.
+            raise ValueError(f"no readable header: {type(error).__name__}") from None
 
 
 def _kind(stream: BinaryIO) -> str:
@@ -75,7 +99,7 @@ def _planes(stream: BinaryIO, path: str, key: bytes) -> tuple[Plane, ...]:
     return planes_of(dataset, _common(dataset, header))
 
 
-def _dataset(stream: BinaryIO, size: int) -> tuple[Any, BinaryIO, int, str]:
+def _dataset(stream: BinaryIO, size: int, tags: list[int] = _TAGS) -> tuple[Any, BinaryIO, int, str]:
     """Return the header, the stream that stands at its end, the bytes which that has, and the transfer syntax."""
     from pydicom import dcmread
     from pydicom.filereader import read_dataset
@@ -83,9 +107,9 @@ def _dataset(stream: BinaryIO, size: int) -> tuple[Any, BinaryIO, int, str]:
     head = stream.read(_HEAD)
     if head[128:132] == b"DICM" and DEFLATED.encode() in head:
         inflated, total = _inflate(stream, head)
-        return read_dataset(inflated, False, True, None, _at_pixels, None, _TAGS), inflated, total, DEFLATED
+        return read_dataset(inflated, False, True, None, _at_pixels, None, tags), inflated, total, DEFLATED
     stream.seek(0)
-    dataset = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+    dataset = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
     return dataset, stream, size, _syntax(dataset)
 
 
@@ -157,7 +181,7 @@ def _header(dataset: Any, path: str, size: int, syntax: str, key: bytes, pixels:
         bits_stored=stored,
         high_bit=elements.whole(dataset, 0x00280102, stored - 1),
         signed=signed,
-        overlay_bits=elements.whole(dataset, 0x60000102) > 0,
+        overlay_bits=any(elements.whole(dataset, tag) > 0 for tag in _OVERLAYS if tag in dataset),
         padding=_padding(dataset, signed),
         units=elements.text(dataset, 0x00541001),
         modality_lut=0x00283000 in dataset,

@@ -36,6 +36,8 @@ class Rule(Settings):
     """Names the rule in tables."""
     model: str = ""
     """Model package that the series go to."""
+    channel: str = ""
+    """Channel of the model that the series is, where the model has several."""
     modality: str | None = None
     """`CT`, `MR`, `PT` ..."""
     description: Pattern | None = None

@@ -13,12 +13,17 @@ from pipeline.imaging.volume import Volume
 
 
 def ingest_case(
-    images: Mapping[str, Path], label: Path | None, labels: Labels, case_id: str, options: PrepareOptions, folder: Path
+    images: Mapping[str, Path | None],
+    label: Path | None,
+    labels: Labels,
+    case_id: str,
+    options: PrepareOptions,
+    folder: Path,
 ) -> tuple[int, int, int]:
     """Read, prepare and store one case, unless `folder` holds it already.
 
     Args:
-        images: Channel -> file or folder, in the order of the store.
+        images: Channel -> file or folder, in the order of the store; None for a channel that the case lacks.
         label: Label file, or None.
         labels: What its values mean.
         case_id: Named in errors.
@@ -33,7 +38,8 @@ def ingest_case(
     """
     if (folder / "case.json").exists():
         return open_case(folder).shape
-    volumes, indices = read_case(images, label, labels, case_id=case_id)
+    files = {channel: path for channel, path in images.items() if path is not None}
+    volumes, indices = read_case(files, label, labels, case_id=case_id)
     first = next(iter(volumes.values()))
     voxels = first.voxels if len(volumes) == 1 else np.concatenate([volume.voxels for volume in volumes.values()])
     made = prepare(
@@ -41,7 +47,8 @@ def ingest_case(
         None if indices is None else indices.voxels[0],
         options,
         case_id=case_id,
-        channels=tuple(volumes),
+        channels=tuple(images),
+        missing=tuple(channel for channel in images if channel not in files),
     )
     write_case(folder, made.voxels, made.label, made.meta)
     return made.shape

@@ -4,14 +4,13 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
-from numba import njit
 
-# Threads of Python instead of numba's `parallel`: its workqueue layer aborts the process when two threads call it,
-# does not survive a fork, and compiles several times longer.
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+from pipeline.imaging.compiled import compiled
+
+_FASTMATH = {"contract", "nsz"}
+"""Products and sums may be fused, and a zero has no sign; nothing is put into another order."""
 
 _TIE = np.float32(1e-6)
 
@@ -38,7 +37,7 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def _blend(source, first, row, weights, target):  # type: ignore[no-untyped-def]
     """target[i] = sum over t of weights[t] * source[first + t, row, i].
 
@@ -69,7 +68,7 @@ def _blend(source, first, row, weights, target):  # type: ignore[no-untyped-def]
         t += 1
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def _transpose(source, target):  # type: ignore[no-untyped-def]
     rows, columns = source.shape
     for row in range(0, rows, 16):
@@ -79,7 +78,7 @@ def _transpose(source, target):  # type: ignore[no-untyped-def]
                     target[j, i] = source[i, j]
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def filter_slices(source, out, first, last, along_d, along_h, along_w, per_step, inter):  # type: ignore[no-untyped-def]
     """Make the slices `first` to before `last` of `out` (D', H', W') from `source` (D, H, W).
 
@@ -105,7 +104,7 @@ def filter_slices(source, out, first, last, along_d, along_h, along_w, per_step,
         _put(done, out[d], per_step, inter)
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def _put(values, target, per_step, inter):  # type: ignore[no-untyped-def]
     """Copy a slice; with a step, as whole numbers of steps that fit into int16."""
     for h in range(values.shape[0]):
@@ -116,7 +115,7 @@ def _put(values, target, per_step, inter):  # type: ignore[no-untyped-def]
             target[h, w] = value
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def _agree(source, d, e, h, g, code):  # type: ignore[no-untyped-def]
     """Write to `code`, column by column, the class on which four rows agree, or 256."""
     r0, r1, r2, r3 = source[d, h], source[d, g], source[e, h], source[e, g]
@@ -125,7 +124,7 @@ def _agree(source, d, e, h, g, code):  # type: ignore[no-untyped-def]
         code[i] = r0[i] if same else 256
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def vote_slices(source, out, first, last, along_d, along_h, along_w):  # type: ignore[no-untyped-def]
     """Make slices of the label with the largest linear weight among the eight corners; of equals the first corner's.
 
@@ -147,7 +146,7 @@ def vote_slices(source, out, first, last, along_d, along_h, along_w):  # type: i
                     target[w] = _elect(source, (d0, d1), (h0, h1), (a, b), fd, fh, along_w[2][w], votes)
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def _elect(source, ds, hs, ws, fd, fh, fw, votes):  # type: ignore[no-untyped-def]
     one = np.float32(1)
     winner, most = 0, np.float32(-1)
@@ -166,7 +165,7 @@ def _elect(source, ds, hs, ws, fd, fh, fw, votes):  # type: ignore[no-untyped-de
     return winner
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def strongest_slices(logits, out, first, last):  # type: ignore[no-untyped-def]
     """Write the index of the largest of K logits (K, D, H, W) to `out` (D, H, W); the lower one of equals."""
     best = np.empty(out.shape[2], np.float32)
@@ -183,7 +182,7 @@ def strongest_slices(logits, out, first, last):  # type: ignore[no-untyped-def]
                     target[i] = k if stronger else target[i]
 
 
-@njit(**_OPTIONS)
+@compiled(_FASTMATH)
 def decide_slices(logits, winners, out, first, last, along_d, along_h, along_w):  # type: ignore[no-untyped-def]
     """Make slices of the argmax over K of linearly interpolated logits (K, D, H, W).
 

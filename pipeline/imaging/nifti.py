@@ -43,7 +43,7 @@ _NIFTI2 = {
     "slope": ("f8", 176), "inter": ("f8", 184), "qform": ("i4", 344), "sform": ("i4", 348), "quaternion": ("6f8", 352),
     "srow": ("(3,4)f8", 400), "units": ("i4", 500),
 }  # fmt: skip
-_LAYOUTS = {348: (_NIFTI1, b"n+1"), 540: (_NIFTI2, b"n+2")}
+LAYOUTS = {348: (_NIFTI1, b"n+1"), 540: (_NIFTI2, b"n+2")}
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _read_header(stream: IO[bytes]) -> tuple[_Header, int]:
     orders: tuple[_Order, ...] = ("little", "big")
     for order in orders:
         length = int.from_bytes(start, order)
-        if length in _LAYOUTS:
+        if length in LAYOUTS:
             rest = stream.read(length - 4)
             if len(rest) == length - 4:
                 return _parse(start + rest, order), length
@@ -114,7 +114,7 @@ def _read_header(stream: IO[bytes]) -> tuple[_Header, int]:
 
 
 def _parse(block: bytes, order: _Order) -> _Header:
-    fields, magic = _LAYOUTS[len(block)]
+    fields, magic = LAYOUTS[len(block)]
     formats, offsets = zip(*fields.values(), strict=True)
     layout: Any = {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": len(block)}
     found = np.frombuffer(block, np.dtype(layout).newbyteorder(order))[0]

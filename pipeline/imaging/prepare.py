@@ -1,7 +1,7 @@
 """The one preprocessing, of training cases and of new ones: orientation, crop, voxel size and stored type."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,21 @@ from pydantic import NonNegativeFloat
 from pipeline.imaging.crop import Box, body_box, cover, middle, nonzero_box, whole_box
 from pipeline.imaging.encoding import Encoding, choose_encoding, common_type, estimate_noise
 from pipeline.imaging.geometry import apply, canonical, cropped_geometry, resampled_geometry
-from pipeline.imaging.normalise import IntensityStats, body_threshold, measure
+from pipeline.imaging.normalise import Distribution, IntensityStats, body_threshold, measure
 from pipeline.imaging.placement import Placement
 from pipeline.imaging.resample import Order, Thick, resample, resample_label
 from pipeline.imaging.store import CaseMeta, LoadedCase, count_classes
 from pipeline.imaging.volume import Geometry, Shape, Spacing, Volume
 from pipeline.plugin import Settings
+
+T = TypeVar("T")
+_ABSENT = -(2.0**15)
+"""Intensity of a channel that a case lacks: below all that is measured, and exact in every stored type."""
+ABSENT = IntensityStats(
+    minimum=_ABSENT, maximum=_ABSENT, body=Distribution(count=0, mean=0.0, std=-_ABSENT, quantiles=(_ABSENT, -_ABSENT))
+)
+"""Figures of such a channel, with which every normalisation gives its background: the lower end of a window, and one
+standard deviation below the mean where each case has its own."""
 
 
 class PrepareOptions(Settings):
@@ -48,6 +57,7 @@ def prepare(
     *,
     case_id: str = "case",
     channels: Sequence[str] = ("image",),
+    missing: Sequence[str] = (),
     threads: int | None = None,
 ) -> LoadedCase:
     """Bring a case to the working grid and the stored type.
@@ -60,12 +70,15 @@ def prepare(
         options: From the config or the recipe.
         case_id: Key of the random draw of voxels, and the name in messages.
         channels: Names of the channels.
+        missing: Those of them that the case lacks; `volume` holds the others. They become constant, at the level
+            of the background.
         threads: One a core where None, but one in a worker process; they do not change the numbers.
 
     Raises:
         ValueError: label or channel names do not fit the volume.
     """
-    if len(channels) != volume.channels or (label is not None and label.shape != volume.geometry.shape):
+    there = [channel not in missing for channel in channels]
+    if sum(there) != volume.channels or (label is not None and label.shape != volume.geometry.shape):
         raise ValueError(f"channels {tuple(channels)} or the label do not fit voxels {volume.voxels.shape}")
     upright, reorientation = canonical(volume)
     label = None if label is None else apply(label, reorientation)
@@ -88,11 +101,23 @@ def prepare(
         case_id=case_id,
         channels=tuple(channels),
         placement=placement,
-        encodings=encodings,
-        stats=stats,
+        encodings=_spread(encodings, there, Encoding(dtype=encodings[0].dtype)),
+        stats=_spread(stats, there, ABSENT),
         class_voxels=None if label is None else count_classes(label),
     )
-    return LoadedCase(meta, image.voxels, label)
+    return LoadedCase(meta, image.voxels if all(there) else _with_absent(image.voxels, there), label)
+
+
+def _spread(found: Sequence[T], there: Sequence[bool], absent: T) -> tuple[T, ...]:
+    """Put what was found where a channel is, and `absent` where none is."""
+    rest = iter(found)
+    return tuple(next(rest) if is_there else absent for is_there in there)
+
+
+def _with_absent(voxels: NDArray[Any], there: Sequence[bool]) -> NDArray[Any]:
+    filled = np.full((len(there), *voxels.shape[1:]), _ABSENT, voxels.dtype)
+    filled[np.flatnonzero(there)] = voxels
+    return filled
 
 
 def _spacing(native: Geometry, options: PrepareOptions) -> Spacing:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _SAME_GRID = (
     "expected one grid, to 0.1 mm. If the label was drawn on this image, run 'python -m pipeline check CONFIG --fix'."
 )
-_WHOLE = 1e-4
+WHOLE = 1e-4
 """How far a floating-point label value may be from a whole number: what a stored slope costs in rounding."""
 _MAX_SHEAR_DEGREES = 0.1
 _SHOWN = 8
@@ -136,7 +136,7 @@ def _checked_channels(images: Mapping[str, Path], problems: list[str]) -> dict[s
 def _checked_image(path: Path, names: list[str], problems: list[str]) -> Volume | None:
     """Read a file with one channel for each of the names by which problems are told."""
     try:
-        volume = _open(path, len(names))
+        volume = open_volume(path, len(names))
     except DataError as error:
         problems.append(f"{names[0]}: {error}")
         return None
@@ -160,7 +160,7 @@ def _image_problems(voxels: NDArray[Any]) -> list[str]:
 
 def _checked_label(path: Path, labels: Labels, like: Geometry | None, problems: list[str]) -> Volume | None:
     try:
-        label = _open(path, 1)
+        label = open_volume(path, 1)
     except DataError as error:
         problems.append(f"label: {error}")
         return None
@@ -181,7 +181,7 @@ def _fractions(values: NDArray[Any]) -> str:
     counts: dict[float, int] = {}
     for section in values:
         rounded = np.rint(section)
-        odd = section[~(np.abs(section - rounded) <= _WHOLE)]
+        odd = section[~(np.abs(section - rounded) <= WHOLE)]
         for value, count in zip(*np.unique(odd, return_counts=True), strict=True):
             counts[float(value)] = counts.get(float(value), 0) + int(count)
         if len(counts) > 100_000:
@@ -240,7 +240,7 @@ def _listed(counts: Mapping[Any, int]) -> str:
     return text + (f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else "")
 
 
-def _open(path: Path, channels: int) -> Volume:
+def open_volume(path: Path, channels: int) -> Volume:
     """Read a file or series of any kind; errors name no case and, since folders can carry names, no path."""
     if not os.path.exists(path):
         raise DataError(f"there is no file {path}. Correct the manifest, or restore the file.")

@@ -10,8 +10,7 @@ from torch import Tensor
 from pipeline.imaging.block_store import BlockCase
 from pipeline.imaging.normalise import window
 from pipeline.learning.precision import autocast, choose_layout
-from pipeline.learning.predictor import LoadedModel, Predictor
-from pipeline.learning.sliding_window import mirrored
+from pipeline.learning.predictor import LoadedModel, Predictor, mirrored_classes
 
 _ROWS = 256
 """Volumes in one forward pass."""
@@ -57,17 +56,6 @@ def _forward(predictor: Predictor, model: LoadedModel, cases: Sequence[BlockCase
 
     axes = ["DHW".index(axis) for axis in predictor.options.mirror]
     return mirrored_classes(forward, axes)(images).cpu()
-
-
-def mirrored_classes(forward: Callable[[Tensor], Tensor], axes: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """Average the logits (B, K) of a network over all mirror images along the axes of (D, H, W)."""
-
-    def spread(windows_BCDHW: Tensor) -> Tensor:
-        # As a volume of one voxel, so that what `mirrored` turns back stays as it is.
-        return forward(windows_BCDHW)[..., None, None, None]
-
-    average = mirrored(spread, axes)
-    return lambda windows_BCDHW: average(windows_BCDHW)[..., 0, 0, 0]
 
 
 def _normalised(model: LoadedModel, case: BlockCase) -> NDArray[np.float32]:

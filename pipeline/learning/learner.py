@@ -2,6 +2,8 @@
 
 import copy
 import math
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -10,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pipeline.errors import StoppedError
+from pipeline.errors import PipelineError, StoppedError
+from pipeline.guard import blame
 from pipeline.learning.options import TrainOptions
 from pipeline.learning.precision import autocast, choose_layout, forbidden_operation, repeat_exactly, resolve_precision
 from pipeline.learning.weights import copy_weights, freeze
@@ -82,7 +85,9 @@ class Learner(Generic[B]):
         self._prepare(factor)
         try:
             loss = torch.stack([self._backward(batch, len(batches)) for batch in batches]).sum()
-        except RuntimeError as error:
+        except PipelineError:
+            raise
+        except Exception as error:
             explained = _explained(error, self.module)
             raise explained from (error if explained is not error else None)
         self.scaler.unscale_(self.optimizer)
@@ -169,7 +174,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def _explained(error: RuntimeError, module: nn.Module) -> Exception:
+def _explained(error: Exception, module: nn.Module) -> Exception:
     """Return an error with a remedy where there is one, else `error` itself."""
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         first_line = str(error).splitlines()[0]
@@ -177,4 +182,17 @@ def _explained(error: RuntimeError, module: nn.Module) -> Exception:
             f"train: out of memory: {first_line}. Lower train.batch_size (and raise train.accumulate by as much), "
             "sample.patch_size or the features of the network."
         )
-    return forbidden_operation(error, module) or error
+    told = forbidden_operation(error, module) if isinstance(error, RuntimeError) else None
+    return told or (blame(f"network {_place(module)}: forward", error) if _is_of_user(error, module) else error)
+
+
+def _is_of_user(error: Exception, module: nn.Module) -> bool:
+    """Say whether an error came out of a network's own code that is not of this package."""
+    if type(module).__module__.split(".")[0] in ("pipeline", "torch", "monai"):
+        return False
+    file = getattr(sys.modules.get(type(module).__module__), "__file__", None)
+    return any(frame.filename == file for frame in traceback.extract_tb(error.__traceback__))
+
+
+def _place(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, ModelError, StoppedError, join_problems
+from pipeline.errors import ConfigError, ModelError, StoppedError, plural
 from pipeline.learning.budget import TIMED_STEPS, Costs, planned_steps, read_budget, write_budget
 from pipeline.learning.checkpoint import Checkpoint, load_checkpoint, remove_checkpoints, save_checkpoint
 from pipeline.learning.interrupts import Interrupts, interrupted
@@ -323,10 +323,11 @@ class _Training(Generic[B]):
 
     def _go_back(self, update: Update, found: Sequence[B]) -> None:
         """Return to the last planned checkpoint with half the rate where that is wanted, else stop."""
-        message = join_problems(
-            f"train: diverged at step {self.state.step + 1} (loss {update.loss:g}, gradient {update.gradient_norm:g})",
-            [str(draw) for batch in found for draw in batch.draws],
-        )
+        draws = [str(draw) for batch in found for draw in batch.draws]
+        message = (
+            f"train: diverged at step {self.state.step + 1} (loss {update.loss:g}, gradient {update.gradient_norm:g}), "
+            f"trained on {plural(len(draws), 'patch')}:"
+        ) + "".join(f"\n  {number}. {draw}" for number, draw in enumerate(draws, 1))
         halvings, back = self.state.halvings + 1, load_checkpoint(self.checkpoints, only_planned=True)
         if self.options.on_divergence == "stop" or halvings > MOST_HALVINGS or back is None:
             raise StoppedError(

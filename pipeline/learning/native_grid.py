@@ -5,9 +5,10 @@ Letters of a shape: K classes; D H W the working grid, on which logits live; d h
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from pipeline.imaging.labels import Labels
 from pipeline.imaging.native import decide_on_grid
 from pipeline.imaging.placement import Index, Placement
 from pipeline.imaging.resample import Between, axis_points, between
-from pipeline.imaging.volume import Geometry
+from pipeline.imaging.volume import Geometry, Spacing
 from pipeline.learning.sliding_window import Slab
 
 _PIECE_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
@@ -53,17 +54,24 @@ Decide = Callable[[Tensor, Grids, Part], NDArray[Any]]
 """(logits (K, D, H, W) of a part, grids, part) -> what they say of the native box, (..., d, h, w)."""
 
 
+class Target(Protocol):
+    """What takes parts of an array: an ndarray, or a compressed one on disk."""
+
+    def __setitem__(self, where: Any, values: NDArray[Any], /) -> None:
+        """Take a part."""
+
+
 @dataclass(frozen=True, eq=False)
 class Output:
     """One thing that is made of the logits.
 
     decide:       What they mean.
-    array:        (..., d, h, w) on the whole native grid; filled as slabs arrive.
+    array:        (..., d, h, w) on the whole native grid, in memory or on disk; filled as slabs arrive.
     interpolates: Whether `decide` holds all K classes of all its native voxels at once.
     """
 
     decide: Decide
-    array: NDArray[Any]
+    array: "Target"
     interpolates: bool = False
 
 
@@ -75,7 +83,7 @@ class SourceMask:
     """
 
     def __init__(self, labels: Labels, placement: Placement) -> None:
-        self.labels, self.voxel_ml = labels, placement.cropped.voxel_ml
+        self.labels, self.voxel_ml, self._source = labels, placement.cropped.voxel_ml, placement.source
         self.whole = np.full(placement.source.shape, labels.to_values(np.zeros(1, np.uint8))[0])
         box = tuple(slice(start, stop) for start, stop in zip(placement.start, placement.stop, strict=True))
         self.view = apply(self.whole, placement.reorientation)[box]
@@ -90,6 +98,18 @@ class SourceMask:
             return self.labels.to_values(found)
 
         return decide_values
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """Voxel size of `whole`."""
+        return self._source.spacing_mm
+
+    def replaced(self, indices: NDArray[np.uint8]) -> "SourceMask":
+        """Return a mask of other class indices (D, H, W) on the grid of the file, with their volumes."""
+        other = copy(self)
+        other.whole = self.labels.to_values(indices)
+        other._voxels = np.bincount(indices.ravel(), minlength=256)
+        return other
 
     def volumes_ml(self) -> dict[str, float]:
         """Return the volume of each foreground class, or of each region."""

@@ -3,23 +3,24 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pipeline.errors import DataError, ModelError, plural
+from pipeline.imaging.geometry import apply
 from pipeline.imaging.normalise import Window, body_threshold, window
 from pipeline.imaging.prepare import prepare
 from pipeline.imaging.read import read_case_images
+from pipeline.imaging.resample import axis_points
 from pipeline.imaging.store import LoadedCase, StoredCase
-from pipeline.imaging.volume import Geometry, Volume
+from pipeline.imaging.volume import Volume
+from pipeline.learning.models import ModelSource, open_source
 from pipeline.learning.native_grid import (
     Decide,
     Grids,
@@ -29,74 +30,37 @@ from pipeline.learning.native_grid import (
     decide_interpolated,
     write_native,
 )
-from pipeline.learning.precision import Precision, autocast, choose_device, choose_layout, resolve_precision
+from pipeline.learning.precision import autocast, choose_device, choose_layout, resolve_precision
+from pipeline.learning.prediction import Prediction, PredictOptions
+from pipeline.learning.probabilities import ProbabilityMaps
 from pipeline.learning.sliding_window import (
     Box,
     Forward,
     Member,
     Size,
     Skip,
-    Weights,
+    WindowGrid,
     average,
     mirrored,
     plan_windows,
     slide,
 )
-from pipeline.learning.trained import LoadedModel, check_agreement, load_trained, read_record, weights_of
+from pipeline.learning.trained import LoadedModel, check_agreement, load, load_in_turn, load_trained
 from pipeline.machine import MemoryWatch, give_back_memory
-from pipeline.plugin import Settings
+from pipeline.postprocess.base import PostProcess
 from pipeline.records import InferenceRecipe
 from pipeline.tasks.segmentation import Segmentation
 
-__all__ = ["LoadedModel", "PredictOptions", "Prediction", "Predictor", "load_model", "load_trained", "weights_of"]
+__all__ = ["LoadedModel", "PredictOptions", "Prediction", "Predictor", "load_model", "load_trained"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 PreparedCase = LoadedCase | StoredCase
-Share = Annotated[float, Field(ge=0, lt=1)]
+Image = Volume | Path | str | Mapping[str, Path]
+"""An image with its channels in the order of the recipe, its file, or channel -> file."""
 
 _SURE = 10.0
 """Logit by which a window that holds only air is background."""
-
-
-class PredictOptions(Settings):
-    """How windows cover a volume and how their logits become one answer."""
-
-    overlap: Share | tuple[Share, Share, Share] = 0.5
-    """Share of a window that its neighbour covers too: one for all axes, or one each along (D, H, W)."""
-    weights: Weights = "gaussian"
-    """How much a voxel counts by its place in the window."""
-    mirror: tuple[Literal["D", "H", "W"], ...] = ()
-    """Axes along which mirror images are averaged in (TTA): each doubles the time."""
-    precision: Precision = "auto"
-    """Number format of convolutions: `auto` takes the fastest that the device computes natively."""
-    accumulator: Literal["fp32", "fp16"] = "fp32"
-    """Number format in which logits are summed; `fp16` halves the memory of a slab and rounds."""
-    window_batch: PositiveInt = 1
-    """Windows in one forward pass."""
-    skip_air: bool = False
-    """Whether windows without body are background without a look; only for networks that say so anyway."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What the models say of one case.
-
-    mask:           (D, H, W) label values on the input's grid; None for classification.
-    geometry:       Grid of the input.
-    probabilities:  Class name -> probability of the whole volume; empty for segmentation.
-    volumes_ml:     Name of a class or region -> volume; background left out.
-    seconds:        By step: read, prepare, network, windows (what is around the network), native_grid.
-    peak_memory_mb: Of the process in the meantime, in MiB, with all it holds.
-    """
-
-    case_id: str
-    mask: NDArray[Any] | None
-    geometry: Geometry
-    probabilities: dict[str, float] = field(default_factory=dict)
-    volumes_ml: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    peak_memory_mb: float = 0.0
 
 
 class Predictor:
@@ -105,6 +69,7 @@ class Predictor:
     Args:
         models: Their logits are averaged; they agree in everything but weights and the numbers of normalisation.
         options: How to cover a volume.
+        postprocess: What mends a mask, one after the other.
         device: Where to compute.
         memory_limit: Bytes that a slab of logits may take; a larger one lies in a scratch file. None for no limit.
         scratch: Folder of that file; the system's temporary one where None.
@@ -119,12 +84,13 @@ class Predictor:
         models: Sequence[LoadedModel],
         options: PredictOptions | None = None,
         *,
+        postprocess: Sequence[PostProcess] = (),
         device: torch.device | str = "cpu",
         memory_limit: int | None = None,
         scratch: Path | None = None,
     ) -> None:
         check_agreement(models)
-        self.models, self.options = tuple(models), options or PredictOptions()
+        self.models, self.options, self.postprocess = tuple(models), options or PredictOptions(), tuple(postprocess)
         self._swaps = _swapped_channels(self.recipe) if "W" in self.options.mirror else ()
         self.device = torch.device(device)
         self.precision = resolve_precision(self.options.precision, self.device)
@@ -140,9 +106,11 @@ class Predictor:
 
     def predict(
         self,
-        volume: Volume | Path | str | Mapping[str, Path],
+        volume: Image,
         case_id: str = "volume",
         *,
+        roi: NDArray[Any] | None = None,
+        probabilities: bool = False,
         advance: Callable[[int], None] | None = None,
     ) -> Prediction:
         """Predict an image as it comes: any orientation, spacing and size.
@@ -150,6 +118,9 @@ class Predictor:
         Args:
             volume: The image with its channels in the order of the recipe, its file, or channel -> file.
             case_id: Names the case in errors.
+            roi: (D, H, W) on the grid of the image: windows without a voxel that is not 0 here are not computed,
+                and are background. None for all of it.
+            probabilities: Whether to keep the probabilities of every voxel, in `maps`.
             advance: Called with the number of windows that were just done.
 
         Raises:
@@ -158,57 +129,148 @@ class Predictor:
         clock = _Clock()
         with MemoryWatch() as memory:
             with clock("read"):
-                image = self._read(volume, case_id)
+                image = self.read(volume, case_id)
             with clock("prepare"):
-                case = prepare(image, None, self.recipe.prepare, case_id=case_id, channels=self.recipe.channels)
+                case = self.prepare(image, case_id, self.lacking(volume))
             del image
-            made = self._predict(case, clock, advance)
+            made = self._predict(case, clock, advance, roi, probabilities=probabilities)
         give_back_memory()
         return Prediction(case_id, **made, seconds=clock.seconds, peak_memory_mb=memory.peak_mb)
 
-    def predict_prepared(self, case: PreparedCase, *, advance: Callable[[int], None] | None = None) -> Prediction:
+    def predict_prepared(
+        self,
+        case: PreparedCase,
+        *,
+        roi: NDArray[Any] | None = None,
+        probabilities: bool = False,
+        advance: Callable[[int], None] | None = None,
+    ) -> Prediction:
         """Predict a case that was prepared with the recipe's options; the mask lies on its source's grid."""
         clock = _Clock()
         with MemoryWatch() as memory:
-            made = self._predict(case, clock, advance)
+            made = self._predict(case, clock, advance, roi, probabilities=probabilities)
         give_back_memory()
         return Prediction(case.meta.case_id, **made, seconds=clock.seconds, peak_memory_mb=memory.peak_mb)
 
+    def read(self, volume: Image, case_id: str) -> Volume:
+        """Return an image with the channels that the models were trained on.
+
+        Raises:
+            DataError: it cannot be read or has other channels.
+        """
+        channels = self.recipe.channels
+        if not isinstance(volume, Volume):
+            files = volume if isinstance(volume, Mapping) else dict.fromkeys(channels, Path(volume))
+            missing = [name for name in channels if name not in files and name not in self.recipe.optional_channels]
+            if missing:
+                raise DataError(
+                    f"case {case_id}: no file for channel {', '.join(missing)}; expected {', '.join(channels)}, as the "
+                    "model was trained. Name a file for each."
+                )
+            channels = tuple(name for name in channels if name in files)
+            volume = read_case_images({name: Path(files[name]) for name in channels}, case_id=case_id)
+        if volume.channels != len(channels):
+            raise DataError(
+                f"case {case_id}: found {plural(volume.channels, 'channel')}; expected {len(channels)} "
+                f"({', '.join(channels)}), as the model was trained. Give the same kind of image."
+            )
+        return volume
+
+    def lacking(self, volume: Image) -> tuple[str, ...]:
+        """Return the optional channels that are not among the files of a case."""
+        if not isinstance(volume, Mapping):
+            return ()
+        return tuple(name for name in self.recipe.optional_channels if name not in volume)
+
+    def prepare(self, image: Volume, case_id: str, missing: Sequence[str] = ()) -> LoadedCase:
+        """Bring an image to the grid of the models; needs no network, so another thread may do it."""
+        return prepare(
+            image, None, self.recipe.prepare, case_id=case_id, channels=self.recipe.channels, missing=missing
+        )
+
+    def windows(self, shape: Size) -> WindowGrid:
+        """Return the windows that cover a prepared volume (D, H, W)."""
+        return plan_windows(shape, self.recipe.patch_size, self.options.overlap)
+
     def window_count(self, shape: Size) -> int:
         """Return how many windows cover a prepared volume (D, H, W)."""
-        return len(plan_windows(shape, self.recipe.patch_size, self.options.overlap))
+        return len(self.windows(shape))
 
-    def _predict(self, case: PreparedCase, clock: "_Clock", advance: Callable[[int], None] | None) -> dict[str, Any]:
-        is_mask = self.recipe.task.reads_masks
-        made = (self._segment if is_mask else self._classify)(case, clock, advance)
+    def _predict(
+        self,
+        case: PreparedCase,
+        clock: "_Clock",
+        advance: Callable[[int], None] | None,
+        roi: NDArray[Any] | None,
+        *,
+        probabilities: bool,
+    ) -> dict[str, Any]:
+        if self.recipe.task.reads_masks:
+            made = self._segment(case, clock, advance, roi, probabilities=probabilities)
+        else:
+            made = self._classify(case, clock, advance)
         return {"geometry": case.meta.placement.source, **made}
 
-    def _segment(self, case: PreparedCase, clock: "_Clock", advance: Callable[[int], None] | None) -> dict[str, Any]:
+    def _segment(
+        self,
+        case: PreparedCase,
+        clock: "_Clock",
+        advance: Callable[[int], None] | None,
+        roi: NDArray[Any] | None,
+        *,
+        probabilities: bool,
+    ) -> dict[str, Any]:
         options, recipe, placement = self.options, self.recipe, case.meta.placement
-        mask = SourceMask(recipe.labels, placement)
+        mask, grid = SourceMask(recipe.labels, placement), self.windows(case.shape)
         slabs = slide(
-            plan_windows(case.shape, recipe.patch_size, options.overlap),
+            grid,
             self._members(case, clock),
             len(recipe.class_names),
             weights=options.weights,
             batch=options.window_batch,
             accumulator=torch.float16 if options.accumulator == "fp16" else torch.float32,
             device=self.device,
-            skip=self._skip(case) if options.skip_air else None,
+            skip=self._skip(case, roi),
             memory_limit=self.memory_limit,
             scratch=self.scratch,
             advance=advance,
         )
         decide = mask.deciding(clock.around("native_grid", self._decide()))
-        output = Output(decide, mask.view, interpolates=not self._takes_strongest)
-        with clock("windows"):
-            write_native(slabs, Grids(placement.working, placement.cropped), [output])
-        return {"mask": mask.whole, "volumes_ml": mask.volumes_ml()}
+        outputs = [Output(decide, mask.view, interpolates=not self._takes_strongest)]
+        maps = self._maps(case, grid.axis) if probabilities else None
+        if maps is not None:
+            outputs.append(maps.output)
+        try:
+            with clock("windows"):
+                write_native(slabs, Grids(placement.working, placement.cropped), outputs)
+        except BaseException:
+            if maps is not None:
+                maps.close()
+            raise
+        if self.postprocess:
+            with clock("postprocess"):
+                mask = self._mended(mask)
+        return {"mask": mask.whole, "volumes_ml": mask.volumes_ml(), "maps": maps}
+
+    def _mended(self, mask: SourceMask) -> SourceMask:
+        labels = self.recipe.labels
+        indices = labels.to_index(mask.whole)
+        for step in self.postprocess:
+            indices = step.apply(indices, mask.spacing_mm)
+        return mask.replaced(indices)
+
+    def _maps(self, case: PreparedCase, axis: int) -> ProbabilityMaps:
+        recipe = self.recipe
+        return ProbabilityMaps(
+            recipe.class_names, case.meta.placement, exclusive=not recipe.labels.regions, axis=axis,
+            scratch=self.scratch,
+        )  # fmt: skip
 
     def _classify(self, case: PreparedCase, clock: "_Clock", advance: Callable[[int], None] | None) -> dict[str, Any]:
-        grid = plan_windows(case.shape, self.recipe.patch_size, self.options.overlap)
         with clock("windows"):
-            logits_K = average(grid, self._members(case, clock), batch=self.options.window_batch, advance=advance)
+            logits_K = average(
+                self.windows(case.shape), self._members(case, clock), batch=self.options.window_batch, advance=advance
+            )
         shares = self.recipe.task.decode(logits_K[None], self.recipe.labels)[0].tolist()
         return {"mask": None, "probabilities": dict(zip(self.recipe.class_names, shares, strict=True))}
 
@@ -223,49 +285,71 @@ class Predictor:
         task, labels = self.recipe.task, self.recipe.labels
         return decide_interpolated(lambda logits_KDHW: task.decode(logits_KDHW[None], labels)[0])
 
-    def _read(self, volume: Volume | Path | str | Mapping[str, Path], case_id: str) -> Volume:
-        channels = self.recipe.channels
-        if not isinstance(volume, Volume):
-            files = volume if isinstance(volume, Mapping) else dict.fromkeys(channels, Path(volume))
-            missing = [name for name in channels if name not in files]
-            if missing:
-                raise DataError(
-                    f"case {case_id}: no file for channel {', '.join(missing)}; expected {', '.join(channels)}, as the "
-                    "model was trained. Name a file for each."
-                )
-            volume = read_case_images({name: Path(files[name]) for name in channels}, case_id=case_id)
-        if volume.channels != len(channels):
-            raise DataError(
-                f"case {case_id}: found {plural(volume.channels, 'channel')}; expected {len(channels)} "
-                f"({', '.join(channels)}), as the model was trained. Give the same kind of image."
-            )
-        return volume
-
     def _members(self, case: PreparedCase, clock: "_Clock") -> list[Member]:
         read = _on_device(case, self.device) if self.device.type != "cpu" else _from_store(case)
         members = []
         for model in self.models:
             maps = [window(one, stats) for one, stats in zip(model.recipe.normalise, case.meta.stats, strict=True)]
             background = tuple(one.background for one in maps)
-            members.append(Member(partial(read, maps), self._forward(model, clock), background))
+            members.append(Member(partial(read, maps), self._mirrored(model, clock), background, model.take_turn))
         return members
 
-    def _forward(self, model: LoadedModel, clock: "_Clock") -> Forward:
+    def forward(self, model: LoadedModel) -> Forward:
+        """Return one network as windows (B, C, d, h, w) on the device -> logits, in the number format chosen."""
+
         def forward(windows_BCDHW: Tensor) -> Tensor:
             with autocast(self.precision, self.device):
                 logits = model.module(windows_BCDHW.contiguous(memory_format=self._layout))
             first: Tensor = logits[0] if isinstance(logits, list | tuple) else logits
             return first
 
-        axes = ["DHW".index(axis) for axis in self.options.mirror]
-        return mirrored(clock.around("network", forward), axes, self._swaps)
+        return forward
 
-    def _skip(self, case: PreparedCase) -> Skip:
-        threshold = body_threshold(case.meta.stats[0].minimum)
+    def _mirrored(self, model: LoadedModel, clock: "_Clock") -> Forward:
+        axes = ["DHW".index(axis) for axis in self.options.mirror]
+        timed = clock.around("network", self.forward(model))
+        return mirrored(timed, axes, self._swaps) if self.recipe.task.reads_masks else mirrored_classes(timed, axes)
+
+    def _skip(self, case: PreparedCase, roi: NDArray[Any] | None) -> Skip | None:
+        empty: list[Callable[[Box], bool]] = []
+        if roi is not None:
+            empty.append(_outside(roi, case))
+        if self.options.skip == "air":
+            there = next((at for at, stats in enumerate(case.meta.stats) if stats.body.count), 0)
+            threshold = body_threshold(case.meta.stats[there].minimum)
+            empty.append(lambda box: bool(case.read(*_corners(box))[there].max() <= threshold))
+        if not empty:
+            return None
         sure = [-_SURE] * len(self.recipe.class_names)
         if self._takes_strongest:
             sure[0] = _SURE
-        return Skip(lambda box: bool(case.read(*_corners(box))[0].max() <= threshold), tuple(sure))
+        return Skip(lambda box: any(says(box) for says in empty), tuple(sure))
+
+
+def _outside(roi: NDArray[Any], case: PreparedCase) -> Callable[[Box], bool]:
+    """Return what says of a part of the working grid that no voxel of the region of interest lies in it.
+
+    Raises:
+        DataError: the region lies on another grid than the image.
+    """
+    placement = case.meta.placement
+    if roi.shape != placement.source.shape:
+        raise DataError(
+            f"case {case.meta.case_id}: the region of interest has the shape {roi.shape}; expected that of the image, "
+            f"{placement.source.shape}. Draw it on this image."
+        )
+    crop = tuple(slice(start, stop) for start, stop in zip(placement.start, placement.stop, strict=True))
+    inside = apply(roi, placement.reorientation)[crop]
+    places = axis_points(placement.cropped, placement.working)
+
+    def is_outside(box: Box) -> bool:
+        # One voxel more on each side, from which interpolation may take its share.
+        ranges = [
+            np.searchsorted(points, (part.start - 1, part.stop)) for points, part in zip(places, box, strict=True)
+        ]
+        return not inside[tuple(slice(int(first), int(last)) for first, last in ranges)].any()
+
+    return is_outside
 
 
 def _from_store(case: PreparedCase) -> Callable[[list[Window], Box], Tensor]:
@@ -296,21 +380,53 @@ def _corners(box: Box) -> tuple[list[int], list[int]]:
     return [part.start for part in box], [part.stop for part in box]
 
 
+def mirrored_classes(forward: Forward, axes: Sequence[int]) -> Forward:
+    """Average the logits (B, K) of a network over all mirror images along the axes of (D, H, W)."""
+
+    def spread(windows_BCDHW: Tensor) -> Tensor:
+        # As a volume of one voxel, so that what `mirrored` turns back stays as it is.
+        return forward(windows_BCDHW)[..., None, None, None]
+
+    average = mirrored(spread, axes)
+    return lambda windows_BCDHW: average(windows_BCDHW)[..., 0, 0, 0]
+
+
 def load_model(
-    folder: Path | str, options: PredictOptions | None = None, *, device: torch.device | str = "auto"
+    path: Path | str,
+    options: PredictOptions | None = None,
+    *,
+    fold: int | None = None,
+    device: torch.device | str = "auto",
 ) -> Predictor:
     """Open a trained model for prediction; nothing in it is executed.
 
     Args:
-        folder: Result of one training.
-        options: How to cover a volume.
+        path: Run folder (all its folds together), folder of one training, or package made by `package`.
+        options: How to cover a volume; None for those of the run.
+        fold: Of a run folder or package, the one fold to use.
         device: `auto` for the GPU where there is one.
 
     Raises:
         ModelError: it holds no finished training, or one that is damaged.
         ConfigError: a GPU is asked for and torch sees none.
     """
-    return Predictor([load_trained(read_record(Path(folder)))], options, device=choose_device(str(device)))
+    return predictor_of(open_source(Path(path), fold), options, device=choose_device(str(device)))
+
+
+def predictor_of(
+    source: ModelSource,
+    options: PredictOptions | None = None,
+    *,
+    in_turn: bool = False,
+    device: torch.device | str = "cpu",
+    memory_limit: int | None = None,
+    scratch: Path | None = None,
+) -> Predictor:
+    """Load models and make them ready; `in_turn` keeps the weights of one at a time in memory."""
+    models = load_in_turn(source.models) if in_turn else [load(model) for model in source.models]
+    chosen = options or PredictOptions.model_validate(dict(source.options))
+    return Predictor(models, chosen, postprocess=source.postprocess, device=device, memory_limit=memory_limit,
+                     scratch=scratch)  # fmt: skip
 
 
 class _Clock:

@@ -14,6 +14,9 @@ Decided here:
 - Windows stand on a product of three sets of starts and the weights are products of three profiles, so the sum
   of weights is such a product as well. Each profile is divided by its axis' sum beforehand: what is accumulated
   is the weighted mean itself. No sum of weights is kept, and none can be too small to divide by.
+- Within a row of windows one member comes after the other, each over all windows of the row. So members that must
+  share the memory of one network change places once a row, not once a window, and no logits of a whole volume wait
+  for the next member; members that are all in memory take the same order, so both give the same bits.
 """
 
 import itertools
@@ -84,11 +87,14 @@ class Member:
     read:       Gives the normalised intensities of a part of the volume.
     forward:    The network, mirrors included (`mirrored`).
     background: Normalised value of each channel (C) that pads volumes smaller than a window.
+    take_turn:  Called before its windows of each row; for networks that share memory. None where there is nothing
+                to do.
     """
 
     read: Read
     forward: Forward
     background: tuple[float, ...]
+    take_turn: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,10 +182,7 @@ def slide(
     slab = _SlabSum(grid, memory, _profiles(grid, weights, device))
     along = grid.starts[grid.axis]
     for row, (first, after) in enumerate(zip(along, [*along[1:], grid.padded[grid.axis]], strict=True)):
-        for places in _batches(_row_of_windows(grid, row), batch):
-            _add_windows(slab, members, places, skip)
-            if advance is not None:
-                advance(len(places))
+        _add_row(slab, members, row, batch, skip, advance or _nobody)
         yield slab.finished(first, after)
         slab.drop(after - first)
 
@@ -194,6 +197,8 @@ def average(
     windows = itertools.chain.from_iterable(_row_of_windows(grid, row) for row in rows)
     for places in _batches(windows, batch):
         for member in members:
+            if member.take_turn is not None:
+                member.take_turn()
             logits_BK = member.forward(torch.stack([_window(member, grid, place) for place in places]))
             total = total + logits_BK.float().sum(0).cpu()
         count += len(places)
@@ -339,17 +344,36 @@ def _batches(places: Iterator[Size], size: int) -> Iterator[list[Size]]:
 
 
 @torch.inference_mode()
-def _add_windows(slab: _SlabSum, members: Sequence[Member], places: list[Size], skip: Skip | None) -> None:
-    """Add what the members say of a few windows of one row."""
-    grid, seen = slab.grid, []
+def _add_row(
+    slab: _SlabSum, members: Sequence[Member], row: int, batch: int, skip: Skip | None, advance: Callable[[int], None]
+) -> None:
+    """Add what the members say of the windows of one row."""
+    places = list(_row_of_windows(slab.grid, row))
+    seen = places if skip is None else _not_skipped(slab, places, skip)
+    advance(len(places) - len(seen))
+    for member in members if seen else ():
+        if member.take_turn is not None:
+            member.take_turn()
+        for some in _batches(iter(seen), batch):
+            windows_BCDHW = torch.stack([_window(member, slab.grid, place) for place in some])
+            _add_logits(slab, some, member.forward(windows_BCDHW), 1 / len(members))
+            if member is members[-1]:
+                advance(len(some))
+
+
+def _not_skipped(slab: _SlabSum, places: list[Size], skip: Skip) -> list[Size]:
+    """Say background for the windows that no network needs to see, and return the others."""
+    seen = []
     for place in places:
-        if skip is not None and skip.is_empty(_inside(grid, place)):
-            slab.add(place, torch.tensor(skip.logits)[:, None, None, None].expand(-1, *grid.window), 1.0)
+        if skip.is_empty(_inside(slab.grid, place)):
+            slab.add(place, torch.tensor(skip.logits)[:, None, None, None].expand(-1, *slab.grid.window), 1.0)
         else:
             seen.append(place)
-    for member in members if seen else ():
-        windows_BCDHW = torch.stack([_window(member, grid, place) for place in seen])
-        _add_logits(slab, seen, member.forward(windows_BCDHW), 1 / len(members))
+    return seen
+
+
+def _nobody(count: int) -> None:
+    """Hear how many windows are done."""
 
 
 def _add_logits(slab: _SlabSum, places: list[Size], logits_BKDHW: Tensor, share: float) -> None:

@@ -1,17 +1,46 @@
 """Finished trainings on disk, opened for prediction: recipe and weights, nothing that could be executed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pipeline.errors import ModelError
-from pipeline.learning.weights import load_weights
+from pipeline.learning.weights import copy_weights, read_tensors
+from pipeline.provenance import digest
 from pipeline.records import InferenceRecipe, TrainedModel
 from pipeline.workspace import RESULT
+
+_SLACK = 1_000_000
+"""Numbers that a network may have beyond twice its weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A trained network that is not in memory yet.
+
+    recipe: All that inference needs beside the weights.
+    read:   Gives the weights by name, checked.
+    sha256: Of the weights' file.
+    bytes:  Size of that file.
+    name:   For messages: the folder or the member of a package that it lies in.
+    """
+
+    recipe: InferenceRecipe
+    read: Callable[[], dict[str, Tensor]]
+    sha256: str
+    bytes: int
+    name: str
+
+    @property
+    def identity(self) -> str:
+        """What stands for this model wherever it lies: the hash of its weights and of its recipe."""
+        return digest([self.sha256, self.recipe.model_dump(mode="json")])
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +51,8 @@ class LoadedModel:
     module: nn.Module
     name: str
     """For messages: the folder it came from."""
+    take_turn: Callable[[], None] | None = None
+    """Puts its weights into a module that it shares with other models; None where the module is its own."""
 
 
 def load_trained(model: TrainedModel) -> LoadedModel:
@@ -30,11 +61,77 @@ def load_trained(model: TrainedModel) -> LoadedModel:
     Raises:
         ModelError: the weights are missing, changed or of another network.
     """
-    recipe = model.recipe
-    module = recipe.network.build(len(recipe.channels), len(recipe.class_names), recipe.patch_size)
+    return load(saved(model))
+
+
+def saved(model: TrainedModel) -> SavedModel:
+    """Return a finished training without reading its weights."""
     weights = model.path(model.weights)
-    load_weights(module, weights, sha256=model.weights_sha256)
-    return LoadedModel(recipe, module.eval().requires_grad_(False), weights.parent.name)
+    read = partial(read_tensors, weights, sha256=model.weights_sha256)
+    size = weights.stat().st_size if weights.exists() else 0
+    return SavedModel(model.recipe, read, model.weights_sha256, size, weights.parent.name)
+
+
+def load(model: SavedModel) -> LoadedModel:
+    """Build a network and give it its weights.
+
+    Raises:
+        ModelError: the weights are missing, changed or of another network.
+    """
+    tensors = model.read()
+    module = _build(model, tensors)
+    copy_weights(module, tensors, model.name)
+    return LoadedModel(model.recipe, module, model.name)
+
+
+def load_in_turn(models: Sequence[SavedModel]) -> list[LoadedModel]:
+    """Load models that share the memory of one: each reads its weights anew when its turn comes.
+
+    Raises:
+        ModelError: some weights are missing, changed or of another network than those of the first model.
+    """
+    if len({digest(model.recipe.network.model_dump(mode="json")) for model in models}) > 1:
+        raise ModelError(
+            "--ensemble in-turn: the models are different networks; expected equal ones, which can share memory. "
+            "Use --ensemble together."
+        )
+    module, inside = _build(models[0], models[0].read()), [""]
+
+    def take_turn(model: SavedModel) -> None:
+        if inside[0] != model.identity:
+            inside[0] = ""
+            copy_weights(module, model.read(), model.name)
+            inside[0] = model.identity
+
+    for model in reversed(models):  # damaged weights are told before any work, and the first is ready
+        take_turn(model)
+    return [LoadedModel(model.recipe, module, model.name, partial(take_turn, model)) for model in models]
+
+
+def _build(model: SavedModel, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Build the network, unless it is far larger than its weights: a package from elsewhere could ask for anything.
+
+    Building it on the meta device first would tell as well, and would cost a second of imports.
+    """
+    recipe, left = model.recipe, 2 * sum(tensor.numel() for tensor in tensors.values()) + _SLACK
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise ModelError(
+                f"{model.name}: the recipe asks for a network that is larger than its weights; expected one of "
+                f"{sum(tensor.numel() for tensor in tensors.values())} numbers. Get the model anew."
+            )
+
+    watching = register_module_parameter_registration_hook(count)
+    try:
+        module = recipe.network.build(len(recipe.channels), len(recipe.class_names), recipe.patch_size)
+    except RuntimeError as error:
+        raise ModelError(f"{model.name}: its network cannot be built: {error}. Get the model anew.") from None
+    finally:
+        watching.remove()
+    return module.eval().requires_grad_(False)
 
 
 def read_record(folder: Path) -> TrainedModel:
@@ -54,12 +151,26 @@ def read_record(folder: Path) -> TrainedModel:
         ) from error
 
 
-def weights_of(path: Path | str) -> Path:
-    """Return the weights file of a trained model's folder, or the path itself where it is such a file."""
-    if Path(path).is_file():
-        return Path(path)
-    record = read_record(Path(path))
-    return record.path(record.weights)
+def find_trained(path: Path, fold: int | None) -> TrainedModel:
+    """Return the finished training in a folder, or a run folder's longest one of a fold.
+
+    Args:
+        path: Folder of a training or of a run.
+        fold: None for the one on all cases.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if (path / RESULT).is_file():
+        return read_record(path)
+    name = f"train-{'all' if fold is None else f'fold{fold}'}"
+    found = [read_record(result.parent) for result in sorted(path.glob(f"{name}-*/{RESULT}"))]
+    if not found:
+        raise ModelError(
+            f"{path}: no finished training was found; expected {RESULT} in it, or in a folder {name}-... of a run. "
+            "Check the path, or finish that training first."
+        )
+    return max(found, key=lambda model: model.steps)
 
 
 def check_agreement(models: Sequence[LoadedModel]) -> None:

@@ -1,6 +1,6 @@
 """How good a network is on cases that it was not trained on: sliding window against the prepared labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -48,6 +48,22 @@ def mask_validation(
     return validate
 
 
+def predict_mask(
+    case: PatchCase,
+    module: nn.Module,
+    task: Task,
+    labels: Labels,
+    class_names: Sequence[str],
+    window: tuple[int, int, int],
+    forward: Callable[[nn.Module, Tensor], Tensor],
+) -> NDArray[np.uint8]:
+    """Return the class indices (D, H, W) of a case on the working grid, as `mask_validation` scores them."""
+    mask = np.empty(case.voxels.shape, np.uint8)
+    for rows, guess in _guesses(case, module, task, labels, class_names, window, forward):
+        mask[rows] = guess
+    return mask
+
+
 def _mean_of_known(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
@@ -63,20 +79,11 @@ def _case_dice(
     forward: Callable[[nn.Module, Tensor], Tensor],
 ) -> list[float]:
     """Return the Dice of each scored class; NaN where neither mask has it or it was not labelled."""
-    grid = plan_windows(case.voxels.shape, window, 0.25)
-    member = Member(
-        read=lambda box: _normalised(case, box),
-        forward=lambda windows: forward(module, windows),
-        background=tuple(one.background for one in case.windows),
-    )
     truth = case.voxels.read_label((0, 0, 0), case.voxels.shape)
     groups = _members(labels)
     counts = np.zeros((len(groups), 3))
-    for slab in slide(grid, [member], len(class_names)):
-        rows = [slice(None)] * 3
-        rows[slab.axis] = slice(slab.start, slab.stop)
-        guess = task.decode(slab.logits[None], labels)[0].numpy()
-        counts += _overlaps(guess, truth[tuple(rows)], groups)
+    for rows, guess in _guesses(case, module, task, labels, class_names, window, forward):
+        counts += _overlaps(guess, truth[rows], groups)
     annotated = case.annotated
     dice = [2 * both / (one + other) if one + other else float("nan") for both, one, other in counts]
     if annotated is None:
@@ -84,6 +91,28 @@ def _case_dice(
     known = dict(zip(class_names, annotated, strict=True))
     named = zip(labels.foreground, dice, strict=True)
     return [value if known.get(name, True) else float("nan") for name, value in named]
+
+
+def _guesses(
+    case: PatchCase,
+    module: nn.Module,
+    task: Task,
+    labels: Labels,
+    class_names: Sequence[str],
+    window: tuple[int, int, int],
+    forward: Callable[[nn.Module, Tensor], Tensor],
+) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
+    """Predict a case, slab by slab: which part of the volume, and the class indices there."""
+    grid = plan_windows(case.voxels.shape, window, 0.25)
+    member = Member(
+        read=lambda box: _normalised(case, box),
+        forward=lambda windows: forward(module, windows),
+        background=tuple(one.background for one in case.windows),
+    )
+    for slab in slide(grid, [member], len(class_names)):
+        rows = [slice(0, side) for side in case.voxels.shape]
+        rows[slab.axis] = slice(slab.start, slab.stop)
+        yield (rows[0], rows[1], rows[2]), task.decode(slab.logits[None], labels)[0].numpy()
 
 
 def _normalised(case: PatchCase, box: Box) -> Tensor:

@@ -21,4 +21,7 @@ class PostProcess(Plugin):
         """
 
 
+DECISION = "postprocess.json"
+"""In the folder of an evaluation: which rules were chosen, on predictions of cases that their model had not seen."""
+
 postprocesses: Registry[PostProcess] = Registry("postprocess", PostProcess, "pipeline.postprocess")

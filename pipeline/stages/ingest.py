@@ -60,7 +60,14 @@ class Ingest(Stage, PrepareOptions):
         jobs = [
             Job(
                 case.case_id,
-                (case.images, case.label, manifest.labels, case.case_id, self.prepare, root / entries[case.case_id]),
+                (
+                    {channel: case.images.get(channel) for channel in manifest.channels},
+                    case.label,
+                    manifest.labels,
+                    case.case_id,
+                    self.prepare,
+                    root / entries[case.case_id],
+                ),
                 _memory(survey.facts[case.case_id]),
             )
             for case in single
@@ -85,6 +92,7 @@ class Ingest(Stage, PrepareOptions):
             ),
             labels=manifest.labels,
             channels=manifest.channels,
+            optional_channels=manifest.optional_channels,
             class_names=manifest.class_names,
             prepare=self.prepare,
             metadata=manifest.metadata,
@@ -111,7 +119,10 @@ def _entry(case: Case, survey: DatasetFacts, prepare: PrepareOptions) -> str:
         [
             CaseMeta.model_fields["format"].default,
             case.case_id,
-            {channel: found.sha256 for channel, found in facts.channels.items()},
+            [
+                [name, facts.channels[name].sha256 if name in facts.channels else None]
+                for name in survey.manifest.channels
+            ],
             facts.label_sha256,
             json.loads(survey.manifest.labels.model_dump_json()),
             prepare.model_dump(mode="json"),

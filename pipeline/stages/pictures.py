@@ -56,14 +56,42 @@ def overlay_figure(
     low, high = window or _window(image)
     volumes = (image, truth, prediction)
     planes = [_plane(axis, where[axis], box, spacing_mm, volumes) for axis in range(3)]
-    present = [index for index in range(1, len(class_names)) if (truth == index).any() or (prediction == index).any()]
-    entries = [("reference", _REFERENCE)] if reference is not None else []
-    entries += [(class_names[index], colour_of(index)) for index in present]
+    entries = _entries(class_names, truth, prediction)[reference is None :]
     figure, areas = _canvas(planes, _legend_inches(entries))
     for area, plane in zip(areas, planes, strict=True):
         _draw(area, plane, low, high)
     _legend(figure, entries)
     return _png(figure)
+
+
+def slice_picture(
+    image: NDArray[Any],
+    spacing_mm: Sequence[float],
+    reference: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    *,
+    class_names: Sequence[str],
+) -> NDArray[np.uint8]:
+    """Draw one axial slice whole: a white line around the reference, a coloured one around the prediction.
+
+    Args:
+        image: (H, W) intensities in canonical orientation.
+        spacing_mm: Voxel size along (H, W), in mm.
+        reference: (H, W) class indices.
+        prediction: (H, W) class indices.
+        class_names: Names of the indices, the background first.
+
+    Returns:
+        (height, width, 3) red, green and blue.
+    """
+    truth = np.where(reference == IGNORE, 0, reference)
+    height, width = image.shape
+    plane = _Plane("axial", image, truth, prediction, width * spacing_mm[1], height * spacing_mm[0])
+    entries = _entries(class_names, truth, prediction)
+    figure, (area,) = _canvas([plane], _legend_inches(entries))
+    _draw(area, plane, *_window(image))
+    _legend(figure, entries)
+    return _pixels(figure)
 
 
 Tile = tuple[str, NDArray[Any], NDArray[np.uint8], Sequence[float]]
@@ -251,6 +279,14 @@ def _draw_tile(area: Any, tile: Tile, class_names: Sequence[str]) -> None:
 _ENTRIES_A_LINE = 9
 
 
+def _entries(
+    class_names: Sequence[str], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
+) -> list[tuple[str, str]]:
+    """Return name and colour of what is drawn: the reference first, then the classes that either mask has."""
+    present = [index for index in range(1, len(class_names)) if (truth == index).any() or (prediction == index).any()]
+    return [("reference", _REFERENCE), *((class_names[index], colour_of(index)) for index in present)]
+
+
 def _legend_inches(entries: Sequence[tuple[str, str]]) -> float:
     """Return the height that the legend takes."""
     return 0.14 + 0.2 * -(-len(entries) // _ENTRIES_A_LINE)
@@ -269,6 +305,14 @@ def _legend(figure: Any, entries: Sequence[tuple[str, str]]) -> None:
     handles = [Line2D([], [], color=colour, linewidth=2.6, label=name) for name, colour in order]
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, labelcolor=_INK, fontsize=8,
                   handlelength=1.4, columnspacing=1.4, borderaxespad=0.1, labelspacing=0.3)  # fmt: skip
+
+
+def _pixels(figure: Any) -> NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def _png(figure: Any) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pipeline.datasets.base import Case, Dataset, Manifest, write_files_of
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, join_problems
 from pipeline.imaging.facts import CaseFacts, survey_case
 from pipeline.imaging.labels import Labels
 from pipeline.parallel import Failure, Job, failures, map_cases
@@ -55,6 +55,15 @@ class Survey(Stage):
 def _with_labels(manifest: Manifest, labels: Labels, reads_masks: bool) -> Manifest:
     """Let the config's labels replace those of the data set; a task on masks needs some."""
     if labels:
+        problems = [
+            f"case {case.case_id}: annotated names {name!r}, which is no label of the config; labels: "
+            f"{', '.join(labels.classes)}. Name it there, or correct the case."
+            for case in manifest.cases
+            for name in case.annotated or ()
+            if name not in labels.classes
+        ]
+        if problems:
+            raise ConfigError(join_problems("labels", problems))
         return manifest.model_copy(update={"labels": labels})
     if not manifest.labels and reads_masks:
         raise ConfigError(

@@ -5,17 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from pipeline.datasets.base import Case
 from pipeline.errors import ConfigError, plural
+from pipeline.imaging.labels import IGNORE
 from pipeline.imaging.normalise import fit_channels
 from pipeline.imaging.store import StoredCase, keep_decoded
 from pipeline.learning.class_validation import class_validation
 from pipeline.learning.learner import Forward
-from pipeline.learning.loop import fit
+from pipeline.learning.loop import Pictures, fit
 from pipeline.learning.options import TrainOptions
 from pipeline.learning.patches import Batch, PatchCase, patch_cases
 from pipeline.learning.precision import (
@@ -28,7 +31,7 @@ from pipeline.learning.precision import (
 )
 from pipeline.learning.prefetch import InOrder
 from pipeline.learning.trained import find_trained
-from pipeline.learning.validation import mask_validation
+from pipeline.learning.validation import mask_validation, predict_mask
 from pipeline.learning.volumes import source_of
 from pipeline.learning.weights import load_matching
 from pipeline.losses.base import Loss, losses
@@ -36,6 +39,7 @@ from pipeline.losses.deep_supervision import deep_supervision
 from pipeline.provenance import FileHashes
 from pipeline.records import CaseTable, InferenceRecipe, SamplingPlan, TrainedModel
 from pipeline.stages.base import Stage, StageContext, stages
+from pipeline.stages.pictures import slice_picture
 from pipeline.stages.prepared import Prepared, open_prepared
 from pipeline.transforms.base import Transform, transforms
 from pipeline.workspace import write_json
@@ -67,7 +71,8 @@ class Train(Stage, TrainOptions):
     """The figure of the validation that chooses the best weights, higher is better; none for that of the task:
     dice for segmentation, accuracy for classification."""
     tensorboard: bool = False
-    """Whether to write TensorBoard event files too; needs the extra `tensorboard`."""
+    """Whether to write TensorBoard event files too: curves, and a slice of a validation case at each validation;
+    needs the extra `tensorboard`."""
 
     per_fold: ClassVar[bool] = True
     uses_seed: ClassVar[bool] = True
@@ -114,6 +119,7 @@ class Train(Stage, TrainOptions):
                 folder=context.folder,
                 device=device,
                 validate=_validation(context, validation, recipe, forward) if validation else None,
+                pictures=_pictures(validation[0], recipe, forward) if validation and recipe.task.reads_masks else None,
                 progress=context.progress,
                 tensorboard=self.tensorboard,
             )
@@ -147,6 +153,7 @@ class Train(Stage, TrainOptions):
             labels=ingest.labels,
             class_names=task.class_names(ingest.labels, ingest.class_names),
             channels=ingest.channels,
+            optional_channels=ingest.optional_channels,
             prepare=ingest.prepare,
             normalise=fit_channels(context.parts.normalise, ingest.channels, stats),
             patch_size=sample.patch_size,
@@ -281,3 +288,21 @@ def _validation(
 ) -> Callable[[nn.Module], dict[str, float]]:
     chosen = mask_validation if recipe.task.reads_masks else class_validation
     return chosen(cases, recipe.task, recipe.labels, recipe.class_names, recipe.patch_size, forward)
+
+
+def _pictures(case: PatchCase, recipe: InferenceRecipe, forward: Callable[[nn.Module, Tensor], Tensor]) -> Pictures:
+    """Return what draws a case as a network sees it: always one slice, the middle one of what is labelled."""
+
+    def draw(module: nn.Module) -> dict[str, NDArray[np.uint8]]:
+        labels, shape = recipe.labels, case.voxels.shape
+        truth = case.voxels.read_label((0, 0, 0), shape)
+        labelled = np.flatnonzero(((truth > 0) & (truth != IGNORE)).any(axis=(1, 2)))
+        middle = int(labelled[labelled.size // 2]) if labelled.size else shape[0] // 2
+        guess = predict_mask(case, module, recipe.task, labels, recipe.class_names, recipe.patch_size, forward)
+        image = case.voxels.read((middle, 0, 0), (middle + 1, *shape[1:]))[0, 0]
+        picture = slice_picture(
+            image, case.voxels.spacing_mm[1:], truth[middle], guess[middle], class_names=labels.classes
+        )
+        return {case.case_id: picture}
+
+    return draw

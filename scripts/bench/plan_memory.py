@@ -5,9 +5,11 @@ Each runs in a process of its own, whose largest resident memory is read; on a G
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 PLANS = {
     "MR boxes 36 x 50 x 36, 2 classes": {
@@ -21,6 +23,7 @@ PLANS = {
     },
 }  # fmt: skip
 STEPS = 4
+ROOT = Path(__file__).parents[2]
 
 
 def child(about: dict) -> None:
@@ -104,7 +107,8 @@ def made_up(about: dict):  # type: ignore[no-untyped-def]
 def main() -> None:
     for name, about in PLANS.items():
         done = subprocess.run(
-            [sys.executable, __file__, json.dumps(about)], capture_output=True, text=True, check=False
+            [sys.executable, __file__, json.dumps(about)], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         if done.returncode:
             sys.exit(done.stderr)

@@ -49,11 +49,19 @@ def test_cases_labels_and_metadata(tmp_path: Path) -> None:
 
 def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     training = [table()["training"][0], table()["training"][0], "x.nii.gz", {"image": "n.nii.gz", "label": "m.nii.gz"}]
-    changes = {"training": training, "modality": {"0": "T1w", "1": "T2w"}, "labels": {"background": 0}}
+    changes = {"training": training, "modality": {"first": "T1w"}, "labels": {"background": 0}}
     with pytest.raises(DataError) as caught:
         put(tmp_path, table(**changes), FILES).cases()
-    for part in ("a is listed twice", "training[2]", "n.nii.gz is", "m.nii.gz is", "T1w, T2w", "labels are"):
+    for part in ("a is found twice", "training[2]", "n.nii.gz is", "m.nii.gz is", "modality is", "labels are"):
         assert part in str(caught.value), part
+
+
+def test_modalities_are_the_channels_of_one_file(tmp_path: Path) -> None:
+    manifest = put(tmp_path, table(modality={"1": "T2w", "0": "FLAIR", "2": "T2w"}), FILES).cases()
+    assert manifest.channels == ("FLAIR", "T2w", "T2w_2")
+    assert list(manifest.cases[0].images.values()) == [tmp_path / FILES[0]] * 3
+    write_manifest(manifest, tmp_path / "x.csv")
+    assert read_manifest(tmp_path / "x.csv") == manifest
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.datasets.base import Case
-from pipeline.datasets.folds import (
-    Folds,
-    find_straddling,
-    fold_balance,
-    group_of,
-    make_folds,
-    read_folds_csv,
-    write_folds_csv,
-)
+from pipeline.datasets.fold_files import read_folds_csv
+from pipeline.datasets.folds import Folds, find_straddling, group_of, make_folds, write_folds_csv
 from pipeline.errors import ConfigError, DataError
 
 
@@ -152,29 +145,3 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     write_folds_csv(tmp_path / "folds.csv", cases, folds)
     assert read_folds_csv(tmp_path / "folds.csv") == folds
     assert (tmp_path / "folds.csv").read_text().splitlines()[-1] == "t,t,,test,"
-
-
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", *(f"case_id,fold\na,0\n{row}\n" for row in ("a,1", "b,x", "b,-1"))])
-def test_bad_fold_csv(tmp_path: Path, text: str) -> None:
-    (tmp_path / "folds.csv").write_text(text)
-    with pytest.raises(DataError, match=r"folds\.csv"):
-        read_folds_csv(tmp_path / "folds.csv")
-
-
-def test_balance_table() -> None:
-    cases = make(4, fold=lambda i: i % 2, site=lambda i: "ab"[i % 2], classes=lambda i: ("x",))
-    cases += [Case(case_id="t", images={}, split="test")]
-    volumes = {"c000": {"liver": 10.0}, "c002": {"liver": 0.0}, "c001": {"liver": 2.5, "cyst": 1.0}}
-    table = fold_balance(cases, make_folds(cases, Folds(), 0), volumes)
-    assert table.to_dict("list") == {
-        "fold": ["0", "1", "test"],
-        "cases": [2, 2, 1],
-        "groups": [2, 2, 1],
-        "class x": [2, 2, 0],
-        "site a": [2, 0, 0],
-        "with liver": [1, 1, 0],
-        "ml liver": [10.0, 2.5, 0.0],
-        "site b": [0, 2, 0],
-        "with cyst": [0, 1, 0],
-        "ml cyst": [0.0, 1.0, 0.0],
-    }

@@ -36,7 +36,7 @@ def test_all_columns_are_read(tmp_path: Path) -> None:
         "\n"
         "b,t1/b.nii,,,,p2,test,,,,\n",
         "labels: {0: background, 1: liver, 3: tumour}\nignore: 255\nregions: {all: [liver, tumour]}\n"
-        "channels: [FLAIR, T1]\nclass_names: [y, x]\nmetadata: {licence: CC0}\n",
+        "channels: [FLAIR, T1]\noptional_channels: [FLAIR]\nclass_names: [y, x]\nmetadata: {licence: CC0}\n",
         ("t1/a.nii", "fl/a.nii", "lab/a.nii", "t1/b.nii"),
     )
     manifest = read_manifest(path)
@@ -49,6 +49,7 @@ def test_all_columns_are_read(tmp_path: Path) -> None:
     assert manifest.labels.values == {0: "background", 1: "liver", 3: "tumour", 255: "ignore"}
     assert manifest.labels.foreground == ("all",)
     assert manifest.channels == ("FLAIR", "T1")
+    assert manifest.optional_channels == ("FLAIR",)
     assert manifest.class_names == ("y", "x")
     assert manifest.metadata == {"licence": "CC0", "columns": {"age": {"a": "61"}}}
 
@@ -90,6 +91,25 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     ):
         assert part in text, part
     assert "has 10 problems" in text
+
+
+def test_only_optional_channels_may_be_missing(tmp_path: Path) -> None:
+    csv = "case_id,image_T1,image_T2\na,a.nii,a.nii\nb,a.nii,\n"
+    text = problem(put(tmp_path, csv, files=("a.nii",)))
+    assert "line 3 (b): image_T2 is empty; expected a path" in text
+    assert "'T2' under optional_channels" in text
+    text = problem(put(tmp_path, csv, "optional_channels: [T3]\n"))
+    assert "optional_channels name 'T3'; the channels are T1, T2" in text
+    manifest = read_manifest(put(tmp_path, csv, "optional_channels: [T2]\n"))
+    assert list(manifest.cases[1].images) == ["T1"]
+
+
+def test_annotated_for_all_some_and_none(tmp_path: Path) -> None:
+    csv = "case_id,image,annotated\na,a.nii,\nb,a.nii,liver| spleen\nc,a.nii,|\n"
+    manifest = read_manifest(put(tmp_path, csv, files=("a.nii",)))
+    assert [case.annotated for case in manifest.cases] == [None, ("liver", "spleen"), ()]
+    write_manifest(manifest, tmp_path / "y.csv")
+    assert read_manifest(tmp_path / "y.csv") == manifest
 
 
 def test_misspelt_columns_are_refused(tmp_path: Path) -> None:

@@ -87,13 +87,13 @@ def set_pixels(one: Dataset, stored: np.ndarray) -> None:
     one.stored = stored
 
 
-def write(made: Made, folder: Path) -> list[Path]:
+def write(made: Made, folder: Path, prefix: str = "I") -> list[Path]:
     """Write a series under names that say nothing of the order."""
     folder.mkdir(parents=True, exist_ok=True)
     names = made.rng.permutation(len(made.datasets))
     paths = []
     for name, one in zip(names, made.datasets, strict=True):
-        path = folder / f"I{name:05d}"
+        path = folder / f"{prefix}{name:05d}"
         write_file(one, path, made.syntax)
         paths.append(path)
     for change in made.after:
@@ -305,3 +305,36 @@ def make_broken(kind: str, seed: int) -> Made:
     made = make(seed)
     BROKEN[kind][0](made)
     return made
+
+
+WAYS = (
+    "one slice missing", "two slices missing together", "duplicate with different pixels", "two sizes of steps",
+    "uneven steps", "one slice", "no orientation", "no position", "no pixel spacing", "cosines of no unit length",
+    "transfer syntax of HTJ2K", "pixel data cut short", "header that promises more rows",
+    "RLE that promises a gigabyte", "two patients under one UID", "localizer", "maximum intensity projection",
+    "colour", "impossible bits", "slice shifted sideways",
+)  # fmt: skip
+"""Twenty ways in which series of a large export are broken."""
+
+
+def write_export(seed: int, folder: Path, *, sound: int, broken: int) -> tuple[list[Path], dict[str, str]]:
+    """Write an export of many series, five to a folder and in any order.
+
+    Returns:
+        All files of the sound series, and the UID of each broken one with the kind of verdict that it must get.
+    """
+    rng = np.random.Generator(np.random.Philox(seed))
+    order = rng.permutation(sound + broken)
+    files: list[Path] = []
+    expected: dict[str, str] = {}
+    for place, number in enumerate(order.tolist()):
+        is_broken = number >= sound
+        way = WAYS[(number - sound) % len(WAYS)]
+        made = make_broken(way, seed + number) if is_broken else make(seed + number, tilt_mm=0.5 * (number % 3 == 1))
+        if not is_broken:
+            made.syntax = SOUND_SYNTAXES[number % len(SOUND_SYNTAXES)]
+        else:
+            expected[made.datasets[0].SeriesInstanceUID] = BROKEN[way][1]
+        written = write(made, folder / str(place // 5), prefix=f"S{place:04d}-")
+        files += [] if is_broken else written
+    return files, expected

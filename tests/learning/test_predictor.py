@@ -21,9 +21,11 @@ from pipeline.imaging.normalise import HuWindow, Normalise, ZScore
 from pipeline.imaging.prepare import PrepareOptions, prepare
 from pipeline.imaging.volume import Geometry, Volume
 from pipeline.imaging.write import write_image
-from pipeline.learning.predictor import LoadedModel, PredictOptions, Predictor, load_model, weights_of
+from pipeline.learning.predictor import LoadedModel, PredictOptions, Predictor, load_model
+from pipeline.learning.trained import find_trained
 from pipeline.learning.weights import save_weights
 from pipeline.networks.unet import UNet
+from pipeline.postprocess.components import LargestComponent
 from pipeline.records import InferenceRecipe, TrainedModel
 from pipeline.tasks.base import tasks
 
@@ -309,7 +311,7 @@ def test_air_can_be_skipped() -> None:
     everything = Predictor([made], FP32).predict(volume, "a").mask
     counted = sum(calls)
     calls.clear()
-    skipped = Predictor([made], FP32.model_copy(update={"skip_air": True})).predict(volume, "a").mask
+    skipped = Predictor([made], FP32.model_copy(update={"skip": "air"})).predict(volume, "a").mask
     assert np.array_equal(everything, skipped)
     assert sum(calls) < counted / 2
 
@@ -348,7 +350,18 @@ def test_trained_model_comes_back_from_disk(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "train-fold0-1234", FP32, device="cpu")
     expected = Predictor([LoadedModel(recipe(), module, "same")], FP32).predict(VOLUME, "a")
     assert np.array_equal(loaded.predict(VOLUME, "a").mask, expected.mask)
-    assert weights_of(tmp_path / "train-fold0-1234") == tmp_path / "train-fold0-1234" / "model.safetensors"
+
+
+def test_a_run_folder_gives_its_longest_training_of_a_fold(tmp_path: Path) -> None:
+    for name, steps in (("train-fold0-1234", 5), ("train-fold0-5678", 9), ("train-fold1-1234", 20)):
+        trained(tmp_path / name)
+        saved = json.loads((tmp_path / name / "result.json").read_text())
+        saved["record"]["steps"] = steps
+        (tmp_path / name / "result.json").write_text(json.dumps(saved))
+    assert find_trained(tmp_path, 0).folder.name == "train-fold0-5678"
+    assert find_trained(tmp_path / "train-fold0-1234", 1).steps == 5
+    with pytest.raises(ModelError, match="train-all-"):
+        find_trained(tmp_path, None)
 
 
 def test_broken_models_are_refused(tmp_path: Path) -> None:
@@ -364,3 +377,20 @@ def test_broken_models_are_refused(tmp_path: Path) -> None:
     (folder / "result.json").write_text('{"key": "k", "record": {}}')
     with pytest.raises(ModelError, match="fields do not fit"):
         load_model(folder)
+
+
+def test_postprocessing_mends_the_mask_and_its_volumes() -> None:
+    voxels = np.full((1, 12, 14, 16), -1000, np.int16)
+    voxels[0, 2:6, 2:8, 2:8] = 800
+    voxels[0, 9, 11, 12] = 800
+    volume = Volume(voxels, Geometry(shape=(12, 14, 16)))
+    made = model(Thresholds(-0.5, 0.2), prepare=PrepareOptions(crop="none"))
+    raw = Predictor([made], FP32).predict(volume, "a")
+    mended = Predictor([made], FP32, postprocess=[LargestComponent(classes=(2,))]).predict(volume, "a")
+    assert raw.mask is not None
+    assert mended.mask is not None
+    assert raw.volumes_ml["bone"] == pytest.approx(0.145)
+    assert mended.volumes_ml["bone"] == pytest.approx(0.144)
+    assert mended.mask.dtype == raw.mask.dtype
+    changed = np.argwhere(mended.mask != raw.mask)
+    assert changed.tolist() == [[9, 11, 12]]

@@ -293,3 +293,30 @@ def test_whole_volume_logits_are_the_mean_over_windows_and_members() -> None:
     expected = torch.stack([judge(one)[0] for one in windows]).mean(0) * 1.5
     torch.testing.assert_close(found, expected)
     assert sum(done) == len(grid)
+
+
+def test_memory_does_not_grow_with_the_length_of_the_volume() -> None:
+    """What is held of the logits has the size of a slab, ten times the slices or not."""
+
+    def held(length: int) -> set[int]:
+        grid = plan_windows((length, 12, 10), (8, 8, 8), 0.5)
+        member = Member(lambda box: torch.zeros(1, *(part.stop - part.start for part in box)), lambda x: x, (0.0,))
+        return {slab.logits.untyped_storage().nbytes() for slab in slide(grid, [member], 1)}
+
+    assert held(30) == held(300) == {8 * 12 * 10 * 4}
+
+
+def test_members_take_turns_once_a_row() -> None:
+    grid, turns = plan_windows((20, 12, 8), (8, 8, 8), 0.5), []
+
+    def member(name: str) -> Member:
+        def read(box: tuple[slice, slice, slice]) -> torch.Tensor:
+            return torch.zeros(1, *(part.stop - part.start for part in box))
+
+        return Member(read, lambda x: x, (0.0,), lambda: turns.append(name))
+
+    done: list[int] = []
+    for _ in slide(grid, [member("a"), member("b")], 1, advance=done.append):
+        pass
+    assert "".join(turns) == "ab" * len(grid.starts[0])
+    assert sum(done) == len(grid)

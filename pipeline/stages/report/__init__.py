@@ -17,7 +17,7 @@ class MakeReport(Stage):
     pictures: NonNegativeInt = 3
     """Cases to picture: with 3 the best, the median and the worst; more lie evenly between; 0 for none."""
 
-    uses: ClassVar[tuple[str, ...]] = ("dataset", "task", "network")
+    uses: ClassVar[tuple[str, ...]] = ("dataset", "task", "network", "folds")
     needs: ClassVar[tuple[str, ...]] = ("survey", "ingest", "sample", "train", "predict", "evaluate")
     gives: ClassVar[type[Report]] = Report
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.datasets.base import Case
+from pipeline.datasets.fold_audit import contents_of, find_leaks
 from pipeline.imaging.geometry import canonical
 from pipeline.imaging.labels import Labels
 from pipeline.imaging.normalise import HuWindow
@@ -98,6 +99,7 @@ def collect(context: StageContext, inputs: Inputs, *, pictures: int) -> ReportDa
         config_yaml=context.config_yaml,
         dropped=inputs.ingest.dropped,
         failed={row.case_id: row.failure for table in inputs.predict for row in table.predictions if row.failure},
+        leaks=_leaks(context, inputs),
         not_run=_not_run(inputs),
         verdict=classes.verdict if classes else "",
         cards=classes.cards if classes else (),
@@ -229,6 +231,15 @@ def _costs(records: Sequence[Record]) -> Iterator[Cost]:
 def _stage_name(record: Record) -> str:
     """Return `train-fold0` for a record in the folder `train-fold0-e29afdfe`."""
     return record.path("").name.rpartition("-")[0]
+
+
+def _leaks(context: StageContext, inputs: Inputs) -> tuple[str, ...]:
+    """Return what leaks between folds; only a config that allows it comes this far with any."""
+    rows = inputs.ingest.cases
+    folds = {row.case.case_id: row.fold for row in rows if row.fold is not None}
+    contents = contents_of(inputs.survey.facts)
+    leaks = find_leaks([row.case for row in rows], folds, context.parts.folds, contents)
+    return tuple(leak.text() for leak in leaks)
 
 
 def _not_run(inputs: Inputs) -> tuple[int, ...]:

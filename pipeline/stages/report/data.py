@@ -114,6 +114,8 @@ class ReportData:
     """Case id -> why it was left out before training."""
     failed: Mapping[str, str] = field(default_factory=dict)
     """Case id -> why it has no prediction."""
+    leaks: tuple[str, ...] = ()
+    """What lies in several folds, or in training and test, as lines of text."""
     not_run: tuple[int, ...] = ()
     """Folds that the data has and this run left out."""
     verdict: str = ""

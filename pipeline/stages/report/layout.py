@@ -52,7 +52,7 @@ def verdict(data: ReportData) -> str:
     if mean["low"] is not None:
         text += f" (95 % interval {figure(first, mean['low'])} to {figure(first, mean['high'])})"
     text += f" in {plural(summary['cases'], 'case')} of {plural(summary['groups'], 'patient')}"
-    text += f"{_WHICH.get(data.which, '')}."
+    text += f"{'' if data.leaks else _WHICH.get(data.which, '')}."
     apart = [name for name in data.class_names if name not in classes]
     if apart:
         text += f" {listed(apart).capitalize()} {'is' if len(apart) == 1 else 'are'} reported apart."
@@ -67,6 +67,8 @@ def verdict(data: ReportData) -> str:
         text += f" On {amount} set aside for testing, the networks together reach {figure(first, on_test)}."
     return text
 
+
+_MOST_LEAKS = 10
 
 _WHICH = {
     "out_of_fold": ", each predicted by a network that never saw its patient",
@@ -97,6 +99,14 @@ def cards(data: ReportData) -> tuple[Card, ...]:
 def notes(data: ReportData) -> tuple[Note, ...]:
     """Return what the reader must know before trusting the figures."""
     found = []
+    if data.leaks:
+        text = (
+            "Figures on this page are too good: what is validated was trained on, as folds.allow_leakage permits. "
+            f"{plural(len(data.leaks), 'leak')} between folds:"
+        )
+        shown = data.leaks[:_MOST_LEAKS]
+        more = (f"and {len(data.leaks) - len(shown)} more",) if len(data.leaks) > len(shown) else ()
+        found.append(Note(text, items=(*shown, *more)))
     if data.dropped:
         found.append(
             Note(f"{plural(len(data.dropped), 'case')} left out before training:", items=reasons(data.dropped))

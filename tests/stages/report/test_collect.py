@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.datasets.folds import Folds
 from pipeline.metrics.overlap import Dice
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.report import MakeReport
@@ -13,6 +14,7 @@ from pipeline.stages.report.collect import Inputs, collect, rank, spread
 
 TASK = SimpleNamespace(reads_masks=True, name="segmentation", default_metrics=lambda: (Dice(),))
 PARTS = {"task": TASK, "dataset": SimpleNamespace(name="manifest"), "network": SimpleNamespace(name="unet")}
+PARTS |= {"folds": Folds()}
 
 
 @pytest.fixture

@@ -143,3 +143,13 @@ def test_cards_show_means_with_units(report_data):
 def test_pictures_are_in_order(page):
     cases = next(section for section in page.sections if section.anchor == "cases")
     assert [item.title.split(":")[0] for item in cases.items if isinstance(item, Figure)] == ["Best", "Median", "Worst"]
+
+
+def test_leaks_come_first_and_the_verdict_promises_nothing(report_data):
+    leaky = replace(report_data, leaks=("group p in fold 0 and fold 1: cases a, b",), failed={"a": "no"})
+    assert "never saw" in verdict(report_data)
+    assert "never saw" not in verdict(leaky)
+    first = notes(leaky)[0]
+    assert "too good" in first.text
+    assert first.items == leaky.leaks
+    assert not any("too good" in note.text for note in notes(report_data))

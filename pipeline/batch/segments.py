@@ -1,0 +1,39 @@
+"""DICOM segmentations of finished cases, and the columns that lead back to the study."""
+
+from collections.abc import Mapping
+
+from pipeline.batch.exports import series_of
+from pipeline.batch.sources import Added, Finished
+from pipeline.dicom.codes import SegmentCode
+from pipeline.dicom.seg import Algorithm, write_seg
+from pipeline.errors import DataError
+
+
+def write_dicom_seg(
+    finished: Finished, *, algorithm: Algorithm, codes: Mapping[str, SegmentCode] | None = None
+) -> Added | None:
+    """Write `seg/<case>.dcm` for a case that comes from a scanner's export; nothing for files.
+
+    A source that no segmentation can refer to leaves the case with its mask, to be looked at.
+    """
+    series, mask = series_of(finished.source), finished.prediction.mask
+    if not series or mask is None:
+        return None
+    name = f"seg/{finished.source.case_id}.dcm"
+    try:
+        write_seg(
+            mask, finished.volume.geometry, series[0], finished.recipe.labels, finished.folder / name,
+            algorithm=algorithm, codes=codes,
+        )  # fmt: skip
+    except DataError as error:
+        return Added(review=(str(error),))
+    return Added(files=(name,))
+
+
+def name_study(finished: Finished) -> Added | None:
+    """Add the columns `study_uid` and `series_uid`, for those who asked to be led back from keyed hashes."""
+    series = series_of(finished.source)
+    if not series:
+        return None
+    header = series[0].header
+    return Added(columns={"study_uid": header.study_uid, "series_uid": header.series_uid})

@@ -1,0 +1,120 @@
+"""A scanner's export as a data set: every DICOM series that can be read as a volume is a case."""
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pipeline.datasets.base import Dataset, Manifest, datasets
+from pipeline.datasets.listing import Listing
+from pipeline.dicom.audit import Judged, audit
+from pipeline.dicom.geometry import stack_of
+from pipeline.dicom.rules import parse_rules, select
+from pipeline.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+@datasets.register
+class DicomSeries(Dataset):
+    """A tree of DICOM files, one folder a series; nothing is decoded, and nothing personal is kept.
+
+    A series is left out, and said to be, where the audit refuses it or where it is no plain stack of slices in a
+    folder of its own.
+    """
+
+    name: Literal["dicom"] = "dicom"
+    folder: Path
+    """Looked through whole."""
+    rules: Path | None = None
+    """YAML of rules that choose series, as `series --rules` has it; all usable ones are taken without."""
+    ids: Literal["hash", "uid"] = "hash"
+    """Whether cases are called by a short hash of the series UID, or by the UID itself."""
+
+    def cases(self) -> Manifest:
+        """List the usable series; those left out are in `metadata["left_out"]` with the reason."""
+        folder = Path.cwd() / self.folder.expanduser()
+        found = audit([folder])
+        sharing = _series_by_folder(found.judged)
+        chosen = self._chosen(found.judged)
+        listing, left_out = Listing(folder), dict[str, str]()
+        columns: dict[str, dict[str, str]] = defaultdict(dict)
+        for judged in found.judged:
+            series, header = judged.series, judged.series.header
+            case_id = (
+                _hash(header.modality.lower() or "series", series.case_id) if self.ids == "hash" else series.case_id
+            )
+            why = _why_not(judged, sharing, chosen)
+            if why:
+                left_out[case_id] = why
+                continue
+            listing.add(case_id, {"image": Path(header.path).parent}, group=_group(judged, found.judged))
+            for column, text in (("modality", header.modality), ("description", header.description),
+                                 ("study", header.study_uid and _hash("study", header.study_uid))):  # fmt: skip
+                if text:
+                    columns[column][case_id] = text.strip()
+        reasons = "; ".join(f"{case}: {why}" for case, why in left_out.items())
+        if left_out and not listing.cases:
+            raise DataError(f"{folder}: none of {len(left_out)} series can be used: {reasons}")
+        if left_out:
+            log.warning("%d series left out: %s", len(left_out), reasons)
+        metadata = {"left_out": left_out} if left_out else {}
+        return listing.manifest(metadata=metadata | ({"columns": dict(columns)} if columns else {}))
+
+    def _chosen(self, judged: tuple[Judged, ...]) -> set[str]:
+        if self.rules is None:
+            return {one.series.case_id for one in judged}
+        import yaml
+
+        from pipeline.yaml_text import parse_yaml
+
+        try:
+            tree = parse_yaml(self.rules.expanduser().read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DataError(f"rules: {self.rules} cannot be read: {' '.join(str(error).split())}.") from None
+        return set(select(judged, parse_rules(tree, str(self.rules))).chosen)
+
+
+def _why_not(judged: Judged, sharing: dict[str, int], chosen: set[str]) -> str:
+    """Say why a series is no case; an empty text where it is one.
+
+    Training reads a folder as a plain stack: what needs more than that is left out rather than read wrongly.
+    """
+    series, verdict = judged.series, judged.verdict
+    folders = {str(Path(plane.header.path).parent) for plane in series.planes}
+    if not verdict.is_usable:
+        return f"{verdict.kind}: {verdict.reason}."
+    if series.case_id not in chosen:
+        return "no rule takes it."
+    if len(folders) > 1 or series.part or any(sharing[folder] > 1 for folder in folders):
+        return "it shares its folder with another series, or lies in several; expected a folder for each."
+    if series.equal_duplicates or series.damaged_beside:
+        return "duplicate or damaged files lie beside its slices. Remove them."
+    if verdict.is_uneven or stack_of(series.planes).is_sheared:
+        return "its slices are tilted or uneven. Convert it to one volume first."
+    return ""
+
+
+def _series_by_folder(judged: Iterable[Judged]) -> dict[str, int]:
+    """Return folder -> number of series with a file in it."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for one in judged:
+        for plane in one.series.planes:
+            found[str(Path(plane.header.path).parent)].add(one.series.case_id)
+    return {folder: len(ids) for folder, ids in found.items()}
+
+
+def _group(judged: Judged, everything: Iterable[Judged]) -> str:
+    """Name the patient by a hash of the first study UID that is theirs.
+
+    The patient id itself is not hashed: ids are so few that a hash without a key could be turned back.
+    """
+    patient = judged.series.header.patient
+    theirs = [one.series for one in everything if one.series.header.patient == patient]
+    return _hash("patient", min(series.header.study_uid or series.case_id for series in theirs))
+
+
+def _hash(word: str, text: str) -> str:
+    return f"{word}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -1,0 +1,1 @@
+"""Data sets written out again in the layouts of other programs."""

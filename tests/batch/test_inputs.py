@@ -1,0 +1,83 @@
+"""What is found among files, folders and manifests, and what is not predicted."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.batch.inputs import find_files
+from pipeline.errors import ConfigError
+
+
+def _touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_files_and_folders_are_cases_by_name(tmp_path: Path) -> None:
+    _touch(tmp_path / "in" / "b 1.nii.gz", tmp_path / "in" / "sub" / "a.mha", tmp_path / "in" / "._b.nii.gz",
+           tmp_path / "in" / "notes.txt", tmp_path / "c.NII.GZ", tmp_path / "in" / "case10.nrrd",
+           tmp_path / "in" / "case9.nrrd")  # fmt: skip
+    found, rest = find_files([tmp_path / "in", tmp_path / "c.NII.GZ"], ["image"])
+    assert [source.case_id for source in found.sources] == ["b_1", "case9", "case10", "sub_a", "c"]
+    assert found.sources[0].files == {"image": (tmp_path / "in" / "b 1.nii.gz",)}
+    assert not rest
+    assert not found.passed
+
+
+def test_folders_without_volumes_are_left_to_the_audit(tmp_path: Path) -> None:
+    _touch(tmp_path / "export" / "IM0001", tmp_path / "x.dcm")
+    found, rest = find_files([tmp_path / "export", tmp_path / "x.dcm"], ["image"])
+    assert found.sources == ()
+    assert rest == (tmp_path / "export", tmp_path / "x.dcm")
+
+
+def test_channels_by_number_and_by_name(tmp_path: Path) -> None:
+    for name in ("one_0000", "one_0001", "two_t1", "two_t2", "lone_0001", "four"):
+        _touch(tmp_path / f"{name}.nii.gz")
+    found, _ = find_files([tmp_path], ["t1", "t2"])
+    files = {
+        source.case_id: [path.name for paths in source.files.values() for path in paths] for source in found.sources
+    }
+    assert files == {
+        "one": ["one_0000.nii.gz", "one_0001.nii.gz"],
+        "two": ["two_t1.nii.gz", "two_t2.nii.gz"],
+        "four": ["four.nii.gz", "four.nii.gz"],  # a 4-D file
+    }
+    assert [(one.case_id, one.status) for one in found.passed] == [("lone", "unreadable")]
+    assert "no file for channel t1" in found.passed[0].reason
+    assert "lone_0000" in found.passed[0].reason
+
+
+def test_one_channel_takes_only_its_own_number_for_one(tmp_path: Path) -> None:
+    _touch(tmp_path / "a_0000.nii.gz", tmp_path / "scan_0012.nii.gz")
+    found, _ = find_files([tmp_path], ["image"])
+    assert [source.case_id for source in found.sources] == ["a", "scan_0012"]
+
+
+def test_one_name_for_two_inputs_is_ambiguous(tmp_path: Path) -> None:
+    _touch(
+        tmp_path / "x" / "ct.nii.gz",
+        tmp_path / "y" / "ct.nii.gz",
+        tmp_path / "y" / "z.nii.gz",
+        tmp_path / "y" / "z.mha",
+    )
+    found, _ = find_files([tmp_path / "x", tmp_path / "y"], ["image"])
+    assert found.sources == ()
+    assert [(one.case_id, one.status) for one in found.passed] == [("ct", "ambiguous"), ("z", "ambiguous")]
+    again, _ = find_files([tmp_path / "x", tmp_path / "x" / "ct.nii.gz"], ["image"])
+    assert len(again.sources) == 1  # one file named twice is one case
+
+
+def test_a_manifest_names_its_cases(tmp_path: Path) -> None:
+    _touch(tmp_path / "a.nii.gz")
+    (tmp_path / "list.csv").write_text("case_id,image\nfirst,a.nii.gz\ngone,b.nii.gz\n")
+    found, _ = find_files([tmp_path / "list.csv"], ["CT"])
+    assert [source.case_id for source in found.sources] == ["first"]
+    assert found.sources[0].files == {"CT": (tmp_path / "a.nii.gz",)}
+    assert [(one.case_id, one.status) for one in found.passed] == [("gone", "unreadable")]
+
+
+def test_inputs_that_do_not_exist_are_named_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)2 problems.*one.*two"):
+        find_files([tmp_path / "one", tmp_path / "two"], ["image"])

@@ -1,0 +1,82 @@
+"""A scanner's export as a data set: usable series are cases, and nothing personal is kept."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipeline.datasets.dicom_series import DicomSeries
+from pipeline.datasets.manifest import read_manifest
+from pipeline.datasets.write_manifest import write_manifest
+from pipeline.errors import DataError
+from pipeline.imaging.read import read_case_images
+
+
+@pytest.fixture
+def synthetic() -> ModuleType:
+    """The generator of the tests of `dicom/`."""
+    name = "tests_dicom_synthetic"
+    if name not in sys.modules:
+        path = Path(__file__).parents[1] / "dicom" / "synthetic.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+def test_usable_series_are_cases(tmp_path: Path, synthetic: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    synthetic.write(synthetic.make(1), tmp_path / "in/a")
+    other = synthetic.make(2)
+    for one in other.datasets:
+        one.PatientID = "another"
+    synthetic.write(other, tmp_path / "in/b")
+    synthetic.write(synthetic.make(3), tmp_path / "in/two")
+    synthetic.write(synthetic.make(4), tmp_path / "in/two", prefix="J")
+    synthetic.write(synthetic.make_broken("one slice missing", 5), tmp_path / "in/c")
+    manifest = DicomSeries(folder=tmp_path / "in").cases()
+    assert {case.images["image"] for case in manifest.cases} == {tmp_path / "in/a", tmp_path / "in/b"}
+    assert len({case.group for case in manifest.cases}) == 2
+    assert len(manifest.metadata["left_out"]) == 3
+    reasons = " ".join(manifest.metadata["left_out"].values())
+    assert "missing slices" in reasons
+    assert "shares its folder" in reasons
+    assert "3 series left out" in caplog.text
+    assert manifest == DicomSeries(folder=tmp_path / "in").cases()  # the same ids at each look
+    write_manifest(manifest, tmp_path / "x.csv")
+    assert read_manifest(tmp_path / "x.csv") == manifest
+    for case in manifest.cases:
+        assert read_case_images(case.images, case_id=case.case_id).channels == 1
+
+
+def test_nothing_personal_is_written(tmp_path: Path, synthetic: ModuleType) -> None:
+    made = synthetic.make(1)
+    for one in made.datasets:
+        one.PatientName, one.PatientID, one.PatientBirthDate = "Doe^Jane", "MRN-4711", "19700101"
+    synthetic.write(made, tmp_path / "in/a")
+    write_manifest(DicomSeries(folder=tmp_path / "in").cases(), tmp_path / "x.csv")
+    text = (tmp_path / "x.csv").read_text()
+    assert not [word for word in ("Doe", "Jane", "4711", "1970") if word in text.replace(str(tmp_path), "")]
+
+
+def test_rules_and_uids(tmp_path: Path, synthetic: ModuleType) -> None:
+    synthetic.write(synthetic.make(1), tmp_path / "in/a")
+    (tmp_path / "rules.yaml").write_text("rules:\n  - {name: mr, modality: MR}\n")
+    dataset = DicomSeries(folder=tmp_path / "in", ids="uid")
+    assert dataset.cases().cases[0].case_id.startswith(("1.", "2."))
+    with pytest.raises(DataError, match="no rule takes it"):
+        dataset.model_copy(update={"rules": tmp_path / "rules.yaml"}).cases()
+    with pytest.raises(DataError, match=r"rules: .* cannot be read"):
+        dataset.model_copy(update={"rules": tmp_path / "gone.yaml"}).cases()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no cases"):
+        DicomSeries(folder=tmp_path / "empty").cases()
+
+
+def test_real_study(real_data: Path) -> None:
+    manifest = DicomSeries(folder=real_data / "dicom_mr_study").cases()
+    assert len(manifest.cases) == 3
+    assert len({case.group for case in manifest.cases}) == 1
