@@ -31,6 +31,11 @@ class Machine(Settings):
     cache: Path = Path("cache")
     """Folder of prepared cases and compiled kernels, shared by runs."""
 
+    @property
+    def kernels(self) -> Path:
+        """Folder of compiled kernels: machine code of this user, to be taken over from nobody else."""
+        return self.cache / "kernels"
+
     def worker_count(self) -> int:
         """Return the number of processes for work over cases."""
         return max(1, core_count() if self.workers == "auto" else self.workers)

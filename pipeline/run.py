@@ -18,6 +18,7 @@ from pipeline.datasets.fold_audit import contents_of, find_leaks, refuse_leaks
 from pipeline.datasets.folds import make_folds
 from pipeline.errors import ConfigError, plural
 from pipeline.imaging.block import source_file
+from pipeline.learning.models import LATEST
 from pipeline.machine import MemoryWatch
 from pipeline.plugin import Plugin, source_hash
 from pipeline.progress import Progress
@@ -87,6 +88,8 @@ def _in_order(steps: "_Steps", folds: Sequence[int] | None, until: str | None) -
         models[fold] = steps.make("train", fold, ingest=ingest, sample=plans[fold])
         if until != "train" and fold is not None:
             predictions.append(steps.make("predict", fold, ingest=ingest, train=[models[fold]]))
+    if models:
+        _name_latest(steps, models)
     if until in ("sample", "train"):
         return steps.outcome()
     if cases.test_ids:
@@ -95,6 +98,7 @@ def _in_order(steps: "_Steps", folds: Sequence[int] | None, until: str | None) -
         return steps.outcome()
 
     evaluation = steps.make("evaluate", survey=survey, ingest=ingest, predict=predictions)
+    _name_latest(steps, models, evaluation)
     if until == "evaluate":
         return steps.outcome()
     report = steps.make(
@@ -103,6 +107,12 @@ def _in_order(steps: "_Steps", folds: Sequence[int] | None, until: str | None) -
     )  # fmt: skip
     shutil.copyfile(report.record.path("report.html"), steps.folder / "report.html")
     return steps.outcome()
+
+
+def _name_latest(steps: "_Steps", models: "dict[int | None, Made]", evaluation: "Made | None" = None) -> None:
+    """Say which of the trainings in the run folder are those of this configuration: prediction takes them."""
+    named = {"train": [made.name for made in models.values()]}
+    write_json(steps.folder / LATEST, named | ({"evaluate": evaluation.name} if evaluation else {}))
 
 
 def _chosen_folds(config: RunConfig, cases: CaseTable, folds: Sequence[int] | None) -> list[int | None]:

@@ -1,6 +1,7 @@
 """Limits of the machine, and watching memory."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ def test_auto_follows_the_machine_and_numbers_are_taken() -> None:
     assert Machine().worker_count() == core_count()
     assert Machine(workers=3, max_memory_gb=2).worker_count() == 3
     assert Machine(max_memory_gb=2).memory_bytes() == 2 * 1024**3
+    assert Machine(cache="there").kernels == Path("there/kernels")
     with pytest.raises(ValidationError):
         Machine(device="tpu")
 

@@ -317,8 +317,7 @@ def _input(identity: Identity, prediction: Prediction) -> dict[str, Any]:
 
 def _model(batch: Batch) -> dict[str, Any]:
     members = [
-        {"name": model.name, "weights": model.sha256, "recipe": digest(model.recipe.model_dump(mode="json"))}
-        for model in batch.models.models
+        {"name": model.name, "weights": model.sha256, "recipe": model.recipe_sha256} for model in batch.models.models
     ]
     return {"identity": batch.models.identity, "name": batch.models.name, **(batch.where or {}), "members": members}
 

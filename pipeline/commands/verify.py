@@ -15,14 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=Path, nargs="+", metavar="INPUT", dest="inputs",
                         help="where the input lies now, if it was moved; found by its content")  # fmt: skip
     parser.add_argument("--roi", type=Path, metavar="FOLDER", help="regions of interest, if any were given")
+    parser.add_argument("--allow-uneven", action="store_true", help="as it was given when predicting")
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE", dest="plugins",
                         help="a module of your own that the model's network comes from")  # fmt: skip
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what was compared; return 1 where anything but versions differs."""
+    from pipeline.batch.child import read_in
     from pipeline.batch.inputs import find_files
     from pipeline.batch.record import read_record
+    from pipeline.batch.unattended import Unattended
     from pipeline.batch.verify import verify
     from pipeline.errors import ConfigError
     from pipeline.plugin import load_plugins
@@ -31,12 +34,17 @@ def main(arguments: argparse.Namespace) -> int:
     record = read_record(arguments.record)
     if record is None:
         raise ConfigError(f"{arguments.record}: no record of a prediction; expected OUT/provenance/CASE.json.")
-    found = None
-    if arguments.inputs:
-        channels = list(dict.fromkeys(str(one["channel"]) for one in record.input["files"]))
-        found, _ = find_files(arguments.inputs, channels)
-    findings = verify(record, arguments.record.resolve().parent.parent, model=arguments.model, found=found,
-                      roi=arguments.roi)  # fmt: skip
+    channels = tuple(dict.fromkeys(str(one["channel"]) for one in record.input["files"]))
+    found, rest = find_files(arguments.inputs, channels) if arguments.inputs else (None, ())
+    where = {"model": arguments.model, "roi": arguments.roi}
+    folder = arguments.record.resolve().parent.parent
+    if found is not None and rest:
+        asked = Unattended(channels=channels, allow_uneven=arguments.allow_uneven)
+        with asked.child() as child:
+            read = read_in(child, channels, allow_uneven=arguments.allow_uneven)
+            findings = verify(record, folder, found=found + asked.find(rest), read=read, **where)
+    else:
+        findings = verify(record, folder, found=found, **where)
     for finding in findings:
         detail = f": {finding.says}" if finding.says and not finding.is_equal else ""
         print(f"{finding.what:13} {'equal' if finding.is_equal else 'DIFFERS'}{detail}")

@@ -158,15 +158,19 @@ def _check(series: Series) -> None:
         )
 
 
-def _segments(values: NDArray[Any], labels: Labels) -> tuple[NDArray[Any], list[str]]:
+def _segments(values: NDArray[Any], labels: Labels) -> tuple[NDArray[np.uint8], list[str]]:
     """Turn label values into segment numbers from 1 on, without gaps; return them with the names of the segments."""
-    value_of = dict(zip(labels.classes, labels.value_of_index(), strict=True))
-    found = {int(value) for value in np.unique(values)}
-    names = [name for name in labels.classes[1:] if value_of[name] in found] or list(labels.classes[1:])
-    numbers = np.zeros(values.shape, np.uint8 if len(names) < 256 else np.uint16)
-    for number, name in enumerate(names, 1):
-        numbers[values == value_of[name]] = number
-    return numbers, names
+    indices = np.empty(values.shape, np.uint8)
+    counts = np.zeros(256, np.int64)
+    for into, plane in zip(indices, values, strict=True):
+        into[...] = labels.to_index(plane)
+        counts += np.bincount(into.ravel(), minlength=256)
+    classes = list(enumerate(labels.classes))[1:]
+    shown = [(index, name) for index, name in classes if counts[index]] or classes
+    number_of = np.zeros(256, np.uint8)
+    for number, (index, _) in enumerate(shown, 1):
+        number_of[index] = number
+    return number_of[indices], [name for _, name in shown]
 
 
 def _stand_ins(series: Series) -> list[Any]:

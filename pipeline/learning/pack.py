@@ -10,6 +10,7 @@ from pipeline.errors import ModelError
 from pipeline.imaging.labels import Labels
 from pipeline.learning.models import evaluation, read_postprocess, records_of, run_options
 from pipeline.learning.package import write_package
+from pipeline.learning.trained import written_recipe
 from pipeline.learning.weights import read_tensors
 from pipeline.plugin import Plugin
 from pipeline.provenance import package_version
@@ -101,7 +102,7 @@ def _add_model(files: dict[str, bytes], fold: int | None, record: TrainedModel) 
     read_tensors(weights, sha256=record.weights_sha256)
     training = record.model_dump(mode="json", include=set(_TRAINING)) | _json(record.path("training.json"))
     files[f"{name}/model.safetensors"] = weights.read_bytes()
-    files[f"{name}/recipe.json"] = _dump(record.recipe.model_dump(mode="json"))
+    files[f"{name}/recipe.json"] = _dump(written_recipe(record))
     files[f"{name}/training.json"] = _dump(training)
     members = {"weights": "model.safetensors", "recipe": "recipe.json", "training": "training.json"}
     return {"name": name, "fold": fold, **{key: f"{name}/{file}" for key, file in members.items()}}

@@ -25,6 +25,7 @@ from torch import Tensor
 from pipeline.errors import ModelError, plural
 from pipeline.learning.trained import SavedModel
 from pipeline.plugin import Settings
+from pipeline.provenance import digest
 from pipeline.records import InferenceRecipe
 from pipeline.workspace import atomic_path
 
@@ -185,14 +186,15 @@ def _content(path: Path, archive: zipfile.ZipFile, index: Index, name: str) -> b
 
 
 def _model(path: Path, index: Index, model: PackedModel, texts: Mapping[str, bytes]) -> SavedModel:
+    written = _parsed(path, model.recipe, texts[model.recipe])
     try:
-        recipe = InferenceRecipe.model_validate(_parsed(path, model.recipe, texts[model.recipe]))
+        recipe = InferenceRecipe.model_validate(written)
     except ValidationError as error:
         hint = f" It needs the modules {', '.join(index.plugins)}: name them with --plugin." if index.plugins else ""
         raise _refused(path, f"{model.recipe}: {error.errors()[0]['msg']:.300}.{hint}") from None
     read = partial(_read_weights, path, index, model.weights)
     weights = index.files[model.weights]
-    return SavedModel(recipe, read, weights.sha256, weights.bytes, f"{path.name}/{model.name}")
+    return SavedModel(recipe, read, weights.sha256, digest(written), weights.bytes, f"{path.name}/{model.name}")
 
 
 def _read_weights(path: Path, index: Index, name: str) -> dict[str, Tensor]:

@@ -1,24 +1,19 @@
 """From a trained model and a volume to a mask on the volume's own grid: the one way to predict."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import DataError, ModelError, plural
-from pipeline.imaging.geometry import apply
-from pipeline.imaging.normalise import Window, body_threshold, window
+from pipeline.imaging.normalise import body_threshold, window
 from pipeline.imaging.prepare import prepare
 from pipeline.imaging.read import read_case_images
-from pipeline.imaging.resample import axis_points
-from pipeline.imaging.store import LoadedCase, StoredCase
+from pipeline.imaging.store import LoadedCase
 from pipeline.imaging.volume import Volume
 from pipeline.learning.models import ModelSource, open_source
 from pipeline.learning.native_grid import (
@@ -45,7 +40,9 @@ from pipeline.learning.sliding_window import (
     plan_windows,
     slide,
 )
+from pipeline.learning.step_clock import StepClock
 from pipeline.learning.trained import LoadedModel, check_agreement, load, load_in_turn, load_trained
+from pipeline.learning.window_source import PreparedCase, corners, from_store, on_device, outside
 from pipeline.machine import MemoryWatch, give_back_memory
 from pipeline.postprocess.base import PostProcess
 from pipeline.records import InferenceRecipe
@@ -53,9 +50,6 @@ from pipeline.tasks.segmentation import Segmentation
 
 __all__ = ["LoadedModel", "PredictOptions", "Prediction", "Predictor", "load_model", "load_trained"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
-PreparedCase = LoadedCase | StoredCase
 Image = Volume | Path | str | Mapping[str, Path]
 """An image with its channels in the order of the recipe, its file, or channel -> file."""
 
@@ -126,7 +120,7 @@ class Predictor:
         Raises:
             DataError: the image cannot be used.
         """
-        clock = _Clock()
+        clock = StepClock()
         with MemoryWatch() as memory:
             with clock("read"):
                 image = self.read(volume, case_id)
@@ -146,7 +140,7 @@ class Predictor:
         advance: Callable[[int], None] | None = None,
     ) -> Prediction:
         """Predict a case that was prepared with the recipe's options; the mask lies on its source's grid."""
-        clock = _Clock()
+        clock = StepClock()
         with MemoryWatch() as memory:
             made = self._predict(case, clock, advance, roi, probabilities=probabilities)
         give_back_memory()
@@ -199,7 +193,7 @@ class Predictor:
     def _predict(
         self,
         case: PreparedCase,
-        clock: "_Clock",
+        clock: StepClock,
         advance: Callable[[int], None] | None,
         roi: NDArray[Any] | None,
         *,
@@ -214,7 +208,7 @@ class Predictor:
     def _segment(
         self,
         case: PreparedCase,
-        clock: "_Clock",
+        clock: StepClock,
         advance: Callable[[int], None] | None,
         roi: NDArray[Any] | None,
         *,
@@ -266,7 +260,7 @@ class Predictor:
             scratch=self.scratch,
         )  # fmt: skip
 
-    def _classify(self, case: PreparedCase, clock: "_Clock", advance: Callable[[int], None] | None) -> dict[str, Any]:
+    def _classify(self, case: PreparedCase, clock: StepClock, advance: Callable[[int], None] | None) -> dict[str, Any]:
         with clock("windows"):
             logits_K = average(
                 self.windows(case.shape), self._members(case, clock), batch=self.options.window_batch, advance=advance
@@ -285,8 +279,8 @@ class Predictor:
         task, labels = self.recipe.task, self.recipe.labels
         return decide_interpolated(lambda logits_KDHW: task.decode(logits_KDHW[None], labels)[0])
 
-    def _members(self, case: PreparedCase, clock: "_Clock") -> list[Member]:
-        read = _on_device(case, self.device) if self.device.type != "cpu" else _from_store(case)
+    def _members(self, case: PreparedCase, clock: StepClock) -> list[Member]:
+        read = on_device(case, self.device) if self.device.type != "cpu" else from_store(case)
         members = []
         for model in self.models:
             maps = [window(one, stats) for one, stats in zip(model.recipe.normalise, case.meta.stats, strict=True)]
@@ -305,7 +299,7 @@ class Predictor:
 
         return forward
 
-    def _mirrored(self, model: LoadedModel, clock: "_Clock") -> Forward:
+    def _mirrored(self, model: LoadedModel, clock: StepClock) -> Forward:
         axes = ["DHW".index(axis) for axis in self.options.mirror]
         timed = clock.around("network", self.forward(model))
         return mirrored(timed, axes, self._swaps) if self.recipe.task.reads_masks else mirrored_classes(timed, axes)
@@ -313,71 +307,17 @@ class Predictor:
     def _skip(self, case: PreparedCase, roi: NDArray[Any] | None) -> Skip | None:
         empty: list[Callable[[Box], bool]] = []
         if roi is not None:
-            empty.append(_outside(roi, case))
+            empty.append(outside(roi, case))
         if self.options.skip == "air":
             there = next((at for at, stats in enumerate(case.meta.stats) if stats.body.count), 0)
             threshold = body_threshold(case.meta.stats[there].minimum)
-            empty.append(lambda box: bool(case.read(*_corners(box))[there].max() <= threshold))
+            empty.append(lambda box: bool(case.read(*corners(box))[there].max() <= threshold))
         if not empty:
             return None
         sure = [-_SURE] * len(self.recipe.class_names)
         if self._takes_strongest:
             sure[0] = _SURE
         return Skip(lambda box: any(says(box) for says in empty), tuple(sure))
-
-
-def _outside(roi: NDArray[Any], case: PreparedCase) -> Callable[[Box], bool]:
-    """Return what says of a part of the working grid that no voxel of the region of interest lies in it.
-
-    Raises:
-        DataError: the region lies on another grid than the image.
-    """
-    placement = case.meta.placement
-    if roi.shape != placement.source.shape:
-        raise DataError(
-            f"case {case.meta.case_id}: the region of interest has the shape {roi.shape}; expected that of the image, "
-            f"{placement.source.shape}. Draw it on this image."
-        )
-    crop = tuple(slice(start, stop) for start, stop in zip(placement.start, placement.stop, strict=True))
-    inside = apply(roi, placement.reorientation)[crop]
-    places = axis_points(placement.cropped, placement.working)
-
-    def is_outside(box: Box) -> bool:
-        # One voxel more on each side, from which interpolation may take its share.
-        ranges = [
-            np.searchsorted(points, (part.start - 1, part.stop)) for points, part in zip(places, box, strict=True)
-        ]
-        return not inside[tuple(slice(int(first), int(last)) for first, last in ranges)].any()
-
-    return is_outside
-
-
-def _from_store(case: PreparedCase) -> Callable[[list[Window], Box], Tensor]:
-    """Return what reads and normalises a window on the CPU."""
-
-    def read(maps: list[Window], box: Box) -> Tensor:
-        raw = case.read(*_corners(box))
-        return torch.from_numpy(np.stack([one.apply(channel) for one, channel in zip(maps, raw, strict=True)]))
-
-    return read
-
-
-def _on_device(case: PreparedCase, device: torch.device) -> Callable[[list[Window], Box], Tensor]:
-    """Return what does the same on a GPU, which holds the whole prepared volume: the CPU could not feed it."""
-    raw_CDHW = torch.from_numpy(np.ascontiguousarray(case.read((0, 0, 0), case.shape))).to(device)
-
-    def read(maps: list[Window], box: Box) -> Tensor:
-        channels = [
-            raw_CDHW[(index, *box)].float().clamp_(one.lower, one.upper).sub_(one.shift).mul_(one.scale)
-            for index, one in enumerate(maps)
-        ]
-        return torch.stack(channels)
-
-    return read
-
-
-def _corners(box: Box) -> tuple[list[int], list[int]]:
-    return [part.start for part in box], [part.stop for part in box]
 
 
 def mirrored_classes(forward: Forward, axes: Sequence[int]) -> Forward:
@@ -427,34 +367,6 @@ def predictor_of(
     chosen = options or PredictOptions.model_validate(dict(source.options))
     return Predictor(models, chosen, postprocess=source.postprocess, device=device, memory_limit=memory_limit,
                      scratch=scratch)  # fmt: skip
-
-
-class _Clock:
-    """Seconds by step; what an inner step takes is not counted in the one around it."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._inside = 0.0
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        outer, self._inside = self._inside, 0.0
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            took = time.perf_counter() - started
-            self.seconds[step] = self.seconds.get(step, 0.0) + took - self._inside
-            self._inside = outer + took
-
-    def around(self, step: str, function: Callable[P, T]) -> Callable[P, T]:
-        """Return the function, timed."""
-
-        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self(step):
-                return function(*args, **kwargs)
-
-        return timed
 
 
 def _swapped_channels(recipe: InferenceRecipe) -> tuple[tuple[int, int], ...]:

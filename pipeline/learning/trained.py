@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -24,23 +25,25 @@ _SLACK = 1_000_000
 class SavedModel:
     """A trained network that is not in memory yet.
 
-    recipe: All that inference needs beside the weights.
-    read:   Gives the weights by name, checked.
-    sha256: Of the weights' file.
-    bytes:  Size of that file.
-    name:   For messages: the folder or the member of a package that it lies in.
+    recipe:        All that inference needs beside the weights.
+    read:          Gives the weights by name, checked.
+    sha256:        Of the weights' file.
+    recipe_sha256: Of the recipe as it was written: fields that later versions add do not make it another one.
+    bytes:         Size of the weights' file.
+    name:          For messages: the folder or the member of a package that it lies in.
     """
 
     recipe: InferenceRecipe
     read: Callable[[], dict[str, Tensor]]
     sha256: str
+    recipe_sha256: str
     bytes: int
     name: str
 
     @property
     def identity(self) -> str:
         """What stands for this model wherever it lies: the hash of its weights and of its recipe."""
-        return digest([self.sha256, self.recipe.model_dump(mode="json")])
+        return digest([self.sha256, self.recipe_sha256])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,18 @@ def saved(model: TrainedModel) -> SavedModel:
     weights = model.path(model.weights)
     read = partial(read_tensors, weights, sha256=model.weights_sha256)
     size = weights.stat().st_size if weights.exists() else 0
-    return SavedModel(model.recipe, read, model.weights_sha256, size, weights.parent.name)
+    return SavedModel(
+        model.recipe, read, model.weights_sha256, digest(written_recipe(model)), size, weights.parent.name
+    )
+
+
+def written_recipe(model: TrainedModel) -> dict[str, Any]:
+    """Return the recipe of a finished training as it stands in its file."""
+    try:
+        found = json.loads(model.path(RESULT).read_text())["record"]["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = model.recipe.model_dump(mode="json")
+    return dict(found)
 
 
 def load(model: SavedModel) -> LoadedModel:

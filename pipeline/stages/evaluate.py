@@ -20,9 +20,11 @@ from pipeline.metrics.summary import summarise
 from pipeline.metrics.threshold import Load, best_thresholds, reads
 from pipeline.metrics.volume import Volume
 from pipeline.parallel import Job, failures, map_cases, refuse
+from pipeline.postprocess.base import DECISION, PostProcess, postprocesses
 from pipeline.progress import Bar, Progress
 from pipeline.records import CaseTable, DatasetFacts, Evaluation, PredictionTable
 from pipeline.stages.base import Stage, StageContext, stages
+from pipeline.stages.choose_postprocess import MendJob, choose_postprocess, usual_candidates
 from pipeline.stages.evaluate_classes import ClassOptions, evaluate_classes
 from pipeline.workspace import write_json, write_text
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MetricField = Annotated[Metric, metrics]
+PostProcessField = Annotated[PostProcess, postprocesses]
 
 OUT_OF_FOLD, TEST, GIVEN = "out_of_fold", "test", "given"
 """Which predictions a row is of: of validation cases, of test cases, or made elsewhere."""
@@ -51,6 +54,9 @@ class Evaluate(Stage):
     """Classes that the mean over classes is over, the others being reported apart; all where empty."""
     threshold_baseline: bool = False
     """Whether to set beside each class what its best intensity window and the largest component reach."""
+    postprocess: Literal["auto"] | tuple[PostProcessField, ...] = ()
+    """Rules that are tried on out-of-fold masks, class by class, and kept for prediction where they raise the mean
+    Dice; `auto` for the largest component and filled holes. The tables stay those of the masks as predicted."""
 
     calibrate: bool = False
     """Classification: whether probabilities are scaled by a temperature, fitted on predictions of other folds."""
@@ -90,7 +96,21 @@ class Evaluate(Stage):
         if self.threshold_baseline:
             cases = [job.case for job in jobs if job.case.annotated is None]
             summary["threshold_baseline"] = threshold_baseline(cases, ingest.labels, context.progress)
+        if self.postprocess:
+            summary["postprocess"] = self._choose(context, ingest.labels, jobs)
         return write_tables(context.folder, rows, summary)
+
+    def _choose(self, context: StageContext, labels: Labels, jobs: Sequence[MaskJob]) -> dict[str, Any]:
+        """Choose post-processing on the cases of other folds, and write it where prediction finds it."""
+        unseen = [
+            MendJob(job.case.case_id, job.prediction, job.case.label, job.fold, job.case.annotated, job.voxels)
+            for job in jobs
+            if job.fold is not None and job.case.label is not None
+        ]
+        tried = usual_candidates() if self.postprocess == "auto" else self.postprocess
+        found = choose_postprocess(unseen, labels, tried, machine=context.machine, progress=context.progress)
+        write_json(context.folder / DECISION, found)
+        return found
 
     def _evaluate_classes(self, context: StageContext, ingest: CaseTable, predict: list[PredictionTable]) -> Evaluation:
         """Score whole volumes by their classes."""
@@ -201,7 +221,7 @@ def write_tables(folder: Path, rows: pd.DataFrame, summary: Mapping[str, Any]) -
     write_json(folder / "summary.json", summary)
     headline = {}
     for name, part in summary.items():
-        if name == "threshold_baseline":
+        if name in ("threshold_baseline", "postprocess"):
             continue
         prefix = "test, " if name == TEST else ""
         for column, mean in part["classes_mean"].items():

@@ -78,7 +78,8 @@ def stored(folder: Path) -> float:
 
 
 def memory(folder: Path, is_ours: bool) -> float:
-    shutil.rmtree(folder / "again", ignore_errors=True)
+    for made in ("again", "nnunet"):  # nnU-Net does not overwrite its own files
+        shutil.rmtree(folder / made, ignore_errors=True)
     return extra_mib(lambda: ours(folder, "again") if is_ours else theirs(folder))
 
 

@@ -74,7 +74,7 @@ class Timed(nn.Module):
 def made() -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    network = UNet(features=(16, 32, 64, 128)).build(1, CLASSES, WINDOW).eval()
+    network = UNet(features=(8, 16, 32, 64)).build(1, CLASSES, WINDOW).eval()
     return network, torch.from_numpy(rng.normal(0, 1, (1, *SHAPE)).astype(np.float32))
 
 
@@ -127,4 +127,4 @@ def memory(way: str) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

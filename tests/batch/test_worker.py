@@ -23,6 +23,7 @@ from pipeline.batch.sources import Added, Finished, Found, Passed, Source
 from pipeline.batch.status import StatusTable
 from pipeline.batch.worker import Batch, predict_batch
 from pipeline.errors import ConfigError, DataError
+from pipeline.imaging.labels import Labels
 from pipeline.imaging.read import read_image
 from pipeline.imaging.volume import Geometry, Volume
 from pipeline.imaging.write import write_image
@@ -30,6 +31,7 @@ from pipeline.learning.models import open_source
 from pipeline.learning.prediction import PredictOptions
 from pipeline.learning.predictor import predictor_of
 from pipeline.learning.probabilities import read_probabilities
+from pipeline.networks.base import networks
 from pipeline.workspace import only_owner
 from tests.batch.models import make_run, make_volume
 
@@ -252,16 +254,9 @@ def test_a_region_of_interest_spares_windows(inputs: Path, batch: Batch, tmp_pat
 
 
 def test_whole_volumes_get_a_table_of_probabilities(inputs: Path, tmp_path: Path) -> None:
-    from pipeline.networks.base import networks
-
-    network = networks.parse({"name": "mnist3d"}) if "mnist3d" in networks.names() else None
-    if network is None:
-        pytest.skip("no classifier")
-    try:
-        run = make_run(tmp_path / "runs" / "c", folds=1, task="classification", classes=("no", "yes"), network=network,
-                       patch_size=(16, 16, 16))  # fmt: skip
-    except (ValueError, RuntimeError) as error:
-        pytest.skip(str(error))
+    network = networks.parse({"name": "resnet3d"})
+    run = make_run(tmp_path / "runs" / "c", folds=1, task="classification", classes=("no", "yes"), network=network,
+                   labels=Labels(), patch_size=(16, 16, 16))  # fmt: skip
     models = open_source(run)
     batch = Batch(models, predictor_of(models, PredictOptions(precision="fp32")), tmp_path / "out")
     predict_batch(found_in(inputs), batch)

@@ -423,37 +423,45 @@ def test_three_kills_leave_no_trace(tmp_path: Path) -> None:
 def main(folder: Path, kills: int, seed: int) -> None:
     """Train undisturbed, then again with kills; each training is a fork, so torch is imported once.
 
-    One kill falls into each of equal parts of the training: at a random step, and up to 30 ms after its
-    beginning, so that later steps and the writing of checkpoints are hit too.
+    A kill comes up to 30 ms after the first batch from its step on was asked for, so that later steps and the writing
+    of checkpoints are hit too. Steps are left behind the last one, so that it cannot come too late.
     """
     torch.set_num_threads(1)
     logging.disable()
-    assert os.waitpid(_fork_training(folder / "undisturbed"), 0)[1] == 0
-    draws, report, part = random.Random(seed), [], STEPS // kills
+    steps = STEPS_A_KILL * kills + 100
+    assert os.waitpid(_fork_training(folder / "undisturbed", steps), 0)[1] == 0
+    draws, report = random.Random(seed), []
     for number in range(kills):
-        step, delay = number * part + draws.randrange(part), draws.uniform(0, 0.03)
-        status = os.waitpid(_fork_training(folder / "killed", step, delay), 0)[1]
+        step, delay = number * STEPS_A_KILL + draws.randrange(STEPS_A_KILL), draws.uniform(0, 0.03)
+        status = os.waitpid(_fork_training(folder / "killed", steps, step, delay), 0)[1]
         saved = sorted(path.stem for path in (folder / "killed" / "checkpoints").glob("*.json"))
         left = len(list((folder / "killed").rglob(".tmp-*")))
         kill = {"step": step, "delay": round(delay, 4), "checkpoint": saved[-1:], "half_written": left}
         report += [kill] if os.WIFSIGNALED(status) else []
-    assert os.waitpid(_fork_training(folder / "killed"), 0)[1] == 0
+    assert os.waitpid(_fork_training(folder / "killed", steps), 0)[1] == 0
     json.dump(report, sys.stdout)
 
 
-STEPS = 150
+STEPS_A_KILL = 20
 
 
-def _fork_training(folder: Path, kill_step: int = -1, delay: float = 0.0) -> int:
+def _fork_training(folder: Path, steps: int, kill_step: int = -1, delay: float = 0.0) -> int:
     def kill() -> None:
         time.sleep(delay)
         os.kill(os.getpid(), signal.SIGKILL)
 
+    killers: list[threading.Thread] = []
+
+    def batches(number: int) -> Batch:
+        if 0 <= kill_step <= number and not killers:
+            killers.append(threading.Thread(target=kill))
+            killers[0].start()
+        return make_batch(number)
+
     child = os.fork()
     if child == 0:
         try:
-            batches = stopping_at(kill_step, threading.Thread(target=kill).start)
-            train(folder, batches, epochs=STEPS // 5, precision="auto")
+            train(folder, batches, epochs=steps // 5, precision="auto")
         except BaseException as error:
             sys.stderr.write(f"{error!r}\n")
             os._exit(1)

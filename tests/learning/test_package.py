@@ -249,7 +249,7 @@ def test_a_recipe_that_asks_for_more_than_its_weights_have_is_refused_before_mem
     recipe = json.loads(content["fold0/recipe.json"])
     recipe["network"]["features"] = [1 << 16, 1 << 17]  # 10 TB of weights
     rewrite(package, relisted({**content, "fold0/recipe.json": json.dumps(recipe).encode()}))
-    with pytest.raises(ModelError, match="larger than its weights|cannot be built"):
+    with pytest.raises(ModelError, match=r"larger than its weights|cannot be built"):
         load(open_source(package).models[0])
 
 
@@ -260,3 +260,15 @@ def test_a_folder_without_model_is_told(tmp_path: Path, run: Path) -> None:
             open_source(path)
     shutil.rmtree(run / "train-fold1-0a1b2c3d")
     assert len(open_source(run).models) == 1
+
+
+def test_fields_that_a_later_version_adds_make_no_other_model(run: Path, tmp_path: Path) -> None:
+    before = open_source(run).identity
+    result = run / "train-fold0-0a1b2c3d" / "result.json"
+    tree = json.loads(result.read_text())
+    tree["record"]["recipe"].pop("seen")  # as if it had been written before there was such a field
+    result.write_text(json.dumps(tree))
+    older = open_source(run).identity
+    assert older != before
+    pack(run, tmp_path / "older.zip")
+    assert open_source(tmp_path / "older.zip").identity == older

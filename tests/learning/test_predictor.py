@@ -294,6 +294,8 @@ def test_whole_volume_classes() -> None:
     assert found.mask is None
     assert set(found.probabilities) == {"benign", "malignant"}
     assert all(0 <= value <= 1 for value in found.probabilities.values())
+    turned = Predictor([made], FP32.model_copy(update={"mirror": ("D", "W")})).predict(VOLUME, "a")
+    assert turned.probabilities == {name: pytest.approx(value) for name, value in found.probabilities.items()}
 
 
 def test_air_can_be_skipped() -> None:
