@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, PrivateAttr
 
 from pipeline.datasets.base import Case, Manifest
+from pipeline.dicom.codes import SegmentCode
 from pipeline.imaging.facts import CaseFacts
 from pipeline.imaging.labels import Labels
 from pipeline.imaging.normalise import Normalise
@@ -124,6 +125,8 @@ class InferenceRecipe(Settings):
     """Window (D, H, W)."""
     seen: dict[str, Any] = Field(default_factory=dict)
     """Ranges of the training data: spacing, field of view, intensities, volumes."""
+    codes: dict[str, SegmentCode] = Field(default_factory=dict)
+    """Class name -> SNOMED codes, where the data set gives them (`metadata: {codes: ...}`)."""
 
 
 class TrainedModel(Record):

@@ -85,7 +85,7 @@ def _in_order(steps: "_Steps", folds: Sequence[int] | None, until: str | None) -
         plans[fold] = steps.make("sample", fold, ingest=ingest)
         if until == "sample":
             continue
-        models[fold] = steps.make("train", fold, ingest=ingest, sample=plans[fold])
+        models[fold] = steps.make("train", fold, survey=survey, ingest=ingest, sample=plans[fold])
         if until != "train" and fold is not None:
             predictions.append(steps.make("predict", fold, ingest=ingest, train=[models[fold]]))
     if models:
@@ -364,7 +364,7 @@ def _walk(steps: _Steps, survey: Made, folds: Sequence[int] | None, until: str |
     predictions: list[Made] = []
     for fold in _chosen_folds(steps.config, ingest.record, folds):
         plans[fold] = steps.make("sample", fold, ingest=ingest)
-        models[fold] = steps.make("train", fold, ingest=ingest, sample=plans[fold])
+        models[fold] = steps.make("train", fold, survey=survey, ingest=ingest, sample=plans[fold])
         if fold is not None:
             predictions.append(steps.make("predict", fold, ingest=ingest, train=[models[fold]]))
     if ingest.record.test_ids:

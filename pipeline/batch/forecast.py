@@ -1,7 +1,7 @@
 """What a batch will cost, told before it starts: windows, passes, time and memory, and what would cost less."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from time import perf_counter
 from typing import Any
@@ -50,6 +50,10 @@ class Forecast:
     weights_mb: float
     batch: int
     overlap: Any
+
+    def timed(self, predictor: Predictor) -> "Forecast":
+        """Return this with the time of one window, measured on noise now."""
+        return replace(self, seconds_a_pass=_seconds_a_pass(predictor)) if self.windows else self
 
     @property
     def passes(self) -> int:

@@ -18,6 +18,7 @@ from pipeline.learning.models import ModelSource, open_source
 from pipeline.learning.precision import choose_device
 from pipeline.learning.prediction import Prediction, PredictOptions
 from pipeline.learning.predictor import Predictor, predictor_of
+from pipeline.machine import Machine
 from pipeline.provenance import environment
 
 _CLOSE = 1e-6
@@ -99,10 +100,13 @@ def _models(record: CaseRecord, model: Path | None) -> ModelSource:
 
 def _predictor(record: CaseRecord, models: ModelSource) -> Predictor:
     known = {key: value for key, value in record.options.items() if key in PredictOptions.model_fields}
+    known["backend"] = record.environment.get("backend", "torch")  # what `auto` came to then
     device = str(record.environment.get("device", "cpu"))
-    return predictor_of(
+    predictor = predictor_of(
         models, PredictOptions.model_validate(known), device=choose_device(device.split(":", maxsplit=1)[0])
     )
+    predictor.choose_backend(0, Machine().cache)
+    return predictor
 
 
 def _predict(

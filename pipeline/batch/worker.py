@@ -281,7 +281,7 @@ def _write(made: _Computed, batch: Batch) -> Row:
         input=_input(ready.identity, prediction),
         model=_model(batch),
         options=batch.options() | ({"roi": True} if batch.roi else {}),
-        environment=environment() | {"device": str(batch.predictor.device)},
+        environment=environment() | {"device": str(batch.predictor.device), "backend": batch.predictor.backend},
         labels=batch.predictor.recipe.labels.model_dump(mode="json"),
         made=batch.made,
         outputs=hashes_of(folder, dict.fromkeys(files)),

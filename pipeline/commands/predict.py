@@ -87,7 +87,9 @@ def main(arguments: argparse.Namespace) -> int:
         found = found + exported
     child = asked.child() if exported is not None else None
     batch = _made_ready(arguments, models, options, machine, asked, child)
-    cost = forecast(found.sources, batch.predictor, probabilities=arguments.probabilities)
+    cost = forecast(found.sources, batch.predictor, probabilities=arguments.probabilities, measure=False)
+    batch.predictor.choose_backend(cost.windows, machine.cache)
+    cost = cost.timed(batch.predictor)
     limit = None if machine.max_memory_gb == "auto" else machine.memory_bytes()
     print(cost.text(limit, arguments.max_minutes))
     if arguments.dry_run:
@@ -213,6 +215,7 @@ def _watch(arguments: argparse.Namespace, batch: "Batch", asked: "Unattended", p
     from pipeline.batch.worker import predict_batch
     from pipeline.config import merge, override, problems
     from pipeline.errors import ConfigError, join_problems
+    from pipeline.machine import Machine
 
     if len(arguments.inputs) != 1:
         raise ConfigError(f"--watch: found {len(arguments.inputs)} inputs; expected one incoming folder.")
@@ -223,6 +226,7 @@ def _watch(arguments: argparse.Namespace, batch: "Batch", asked: "Unattended", p
         options = WatchOptions.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(join_problems("--watch-set", list(problems(error.errors(), WatchOptions)))) from None
+    batch.predictor.choose_backend(0, Machine().cache)  # how much will come is not known
     watch_exports(arguments.inputs[0], arguments.output, asked, lambda found: predict_batch(found, batch), options,
                   progress)  # fmt: skip
     return 0

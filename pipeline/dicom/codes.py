@@ -130,5 +130,17 @@ def parse_codes(tree: Mapping[str, Any], where: str) -> dict[str, SegmentCode]:
     return found
 
 
+def codes_of(metadata: Mapping[str, Any]) -> dict[str, SegmentCode]:
+    """Return the codes that the metadata of a data set gives under `codes`, by class name; empty where it gives none.
+
+    Raises:
+        ConfigError: as `parse_codes`.
+    """
+    tree = metadata.get("codes") or {}
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"metadata.codes: found {type(tree).__name__}; expected class names with their codes.")
+    return parse_codes(tree, "metadata.codes")
+
+
 def _short(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:16] or "class"

@@ -86,7 +86,10 @@ def training_range(facts: Iterable[CaseFacts], modality: str = "") -> TrainingRa
         modality=modality,
         spacing_mm=_spans([one.canonical.spacing_mm for one in listed]),
         extent_mm=_spans([one.canonical.extent_mm for one in listed]),
-        channels={name: _channel_range([one.channels[name].all for one in listed]) for name in listed[0].channels},
+        channels={
+            name: _channel_range([one.channels[name].all for one in listed if name in one.channels])
+            for name in dict.fromkeys(name for one in listed for name in one.channels)
+        },
         classes={name: one for name, one in found.items() if one is not None},
     )
 

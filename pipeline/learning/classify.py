@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pipeline.imaging.block_store import BlockCase
 from pipeline.imaging.normalise import window
+from pipeline.learning.mirror_images import mirrored_classes
 from pipeline.learning.precision import autocast, choose_layout
-from pipeline.learning.predictor import LoadedModel, Predictor, mirrored_classes
+from pipeline.learning.predictor import LoadedModel, Predictor
 
 _ROWS = 256
 """Volumes in one forward pass."""

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 
 from pipeline.imaging.volume import Geometry
 from pipeline.imaging.write import write_mask
+from pipeline.learning.openvino_backend import Backend
 from pipeline.learning.precision import Precision
 from pipeline.learning.probabilities import ProbabilityMaps
 from pipeline.learning.sliding_window import Weights
@@ -34,6 +35,9 @@ class PredictOptions(Settings):
     """Number format in which logits are summed; `fp16` halves the memory of a slab and rounds."""
     window_batch: PositiveInt = 1
     """Windows in one forward pass."""
+    backend: Backend = "auto"
+    """What computes the network: `torch`, or `openvino` on a CPU; `auto`: openvino where it is installed and there is
+    enough to predict to be worth converting."""
     skip: Literal["nothing", "air"] = "nothing"
     """`air`: windows without body are background without a look; only for networks that say so anyway."""
 

@@ -1,5 +1,6 @@
 """From a trained model and a volume to a mask on the volume's own grid: the one way to predict."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import DataError, ModelError, plural
+from pipeline.errors import ConfigError, DataError, plural
 from pipeline.imaging.normalise import body_threshold, window
 from pipeline.imaging.prepare import prepare
 from pipeline.imaging.read import read_case_images
 from pipeline.imaging.store import LoadedCase
 from pipeline.imaging.volume import Volume
+from pipeline.learning.mirror_images import mirrored_classes, swapped_channels
 from pipeline.learning.models import ModelSource, open_source
 from pipeline.learning.native_grid import (
     Decide,
@@ -25,6 +27,7 @@ from pipeline.learning.native_grid import (
     decide_interpolated,
     write_native,
 )
+from pipeline.learning.openvino_backend import Backend, openvino_forward, resolve_backend
 from pipeline.learning.precision import autocast, choose_device, choose_layout, resolve_precision
 from pipeline.learning.prediction import Prediction, PredictOptions
 from pipeline.learning.probabilities import ProbabilityMaps
@@ -43,7 +46,7 @@ from pipeline.learning.sliding_window import (
 from pipeline.learning.step_clock import StepClock
 from pipeline.learning.trained import LoadedModel, check_agreement, load, load_in_turn, load_trained
 from pipeline.learning.window_source import PreparedCase, corners, from_store, on_device, outside
-from pipeline.machine import MemoryWatch, give_back_memory
+from pipeline.machine import Machine, MemoryWatch, give_back_memory
 from pipeline.postprocess.base import PostProcess
 from pipeline.records import InferenceRecipe
 from pipeline.tasks.segmentation import Segmentation
@@ -85,13 +88,40 @@ class Predictor:
     ) -> None:
         check_agreement(models)
         self.models, self.options, self.postprocess = tuple(models), options or PredictOptions(), tuple(postprocess)
-        self._swaps = _swapped_channels(self.recipe) if "W" in self.options.mirror else ()
+        self._swaps = swapped_channels(self.recipe) if "W" in self.options.mirror else ()
         self.device = torch.device(device)
         self.precision = resolve_precision(self.options.precision, self.device)
         self.memory_limit, self.scratch = memory_limit, scratch
         self._layout = choose_layout("auto", self.precision, self.device)
         for model in models:
             model.module.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
+        self.backend: Backend = "torch"
+        self._forwards: dict[int, Forward] = {}
+
+    def choose_backend(self, windows: int, cache: Path) -> None:
+        """Decide what computes the networks, now that it is known how much there is to do.
+
+        Until this is called it is torch.
+
+        Args:
+            windows: To be computed, over all cases.
+            cache: Folder of converted networks.
+
+        Raises:
+            ConfigError: the options ask for a backend that cannot be used.
+        """
+        passes = windows * len(self.models) * 2 ** len(self.options.mirror)
+        voxels = passes * math.prod(self.recipe.patch_size)
+        shares = any(model.take_turn is not None for model in self.models)
+        wanted: Backend = "torch" if shares and self.options.backend == "auto" else self.options.backend
+        self.backend = resolve_backend(wanted, self.device, self.precision, voxels)
+        if self.backend == "openvino" and shares:
+            raise ConfigError(
+                "predict.backend: OpenVINO keeps all models in memory. Use --ensemble together, or torch."
+            )
+        if self.backend == "openvino":
+            made = [openvino_forward(model.module, self.precision, cache) for model in self.models]
+            self._forwards = {id(model): forward for model, forward in zip(self.models, made, strict=True)}
 
     @property
     def recipe(self) -> InferenceRecipe:
@@ -291,6 +321,9 @@ class Predictor:
     def forward(self, model: LoadedModel) -> Forward:
         """Return one network as windows (B, C, d, h, w) on the device -> logits, in the number format chosen."""
 
+        if id(model) in self._forwards:
+            return self._forwards[id(model)]
+
         def forward(windows_BCDHW: Tensor) -> Tensor:
             with autocast(self.precision, self.device):
                 logits = model.module(windows_BCDHW.contiguous(memory_format=self._layout))
@@ -320,17 +353,6 @@ class Predictor:
         return Skip(lambda box: any(says(box) for says in empty), tuple(sure))
 
 
-def mirrored_classes(forward: Forward, axes: Sequence[int]) -> Forward:
-    """Average the logits (B, K) of a network over all mirror images along the axes of (D, H, W)."""
-
-    def spread(windows_BCDHW: Tensor) -> Tensor:
-        # As a volume of one voxel, so that what `mirrored` turns back stays as it is.
-        return forward(windows_BCDHW)[..., None, None, None]
-
-    average = mirrored(spread, axes)
-    return lambda windows_BCDHW: average(windows_BCDHW)[..., 0, 0, 0]
-
-
 def load_model(
     path: Path | str,
     options: PredictOptions | None = None,
@@ -350,7 +372,10 @@ def load_model(
         ModelError: it holds no finished training, or one that is damaged.
         ConfigError: a GPU is asked for and torch sees none.
     """
-    return predictor_of(open_source(Path(path), fold), options, device=choose_device(str(device)))
+    predictor = predictor_of(open_source(Path(path), fold), options, device=choose_device(str(device)))
+    if predictor.options.backend == "openvino":
+        predictor.choose_backend(0, Machine().cache)
+    return predictor
 
 
 def predictor_of(
@@ -367,28 +392,3 @@ def predictor_of(
     chosen = options or PredictOptions.model_validate(dict(source.options))
     return Predictor(models, chosen, postprocess=source.postprocess, device=device, memory_limit=memory_limit,
                      scratch=scratch)  # fmt: skip
-
-
-def _swapped_channels(recipe: InferenceRecipe) -> tuple[tuple[int, int], ...]:
-    """Return which channels of the logits a mirror image of the patient exchanges."""
-    labels = recipe.labels
-    if not recipe.task.reads_masks:
-        return ()
-    if alone := labels.unpaired_sides():
-        raise ModelError(
-            f"predict.mirror: {', '.join(alone)} names a side and has no partner; expected one to swap it with in "
-            "images mirrored along W. Leave W out."
-        )
-    if not labels.regions:
-        return labels.swaps()
-    both_ways = [(one, other) for pair in labels.swaps() for one, other in (pair, pair[::-1])]
-    partner = {labels.classes[one]: labels.classes[other] for one, other in both_ways}
-    regions = [frozenset(members) for members in labels.regions.values()]
-    images = [frozenset(partner.get(name, name) for name in members) for members in regions]
-    if not set(images) <= set(regions):
-        raise ModelError(
-            "predict.mirror: some region has no mirror image among the regions; expected one to swap it with in images "
-            "mirrored along W. Leave W out."
-        )
-    pairs = [(one, regions.index(image)) for one, image in enumerate(images)]
-    return tuple((one, other) for one, other in pairs if one < other)

@@ -12,10 +12,12 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from pipeline.datasets.base import Case
+from pipeline.dicom.codes import codes_of
 from pipeline.errors import ConfigError, plural
 from pipeline.imaging.labels import IGNORE
 from pipeline.imaging.normalise import fit_channels
 from pipeline.imaging.store import StoredCase, keep_decoded
+from pipeline.imaging.training_range import modality_of, training_range
 from pipeline.learning.class_validation import class_validation
 from pipeline.learning.learner import Forward
 from pipeline.learning.loop import Pictures, fit
@@ -37,7 +39,7 @@ from pipeline.learning.weights import load_matching
 from pipeline.losses.base import Loss, losses
 from pipeline.losses.deep_supervision import deep_supervision
 from pipeline.provenance import FileHashes
-from pipeline.records import CaseTable, InferenceRecipe, SamplingPlan, TrainedModel
+from pipeline.records import CaseTable, DatasetFacts, InferenceRecipe, SamplingPlan, TrainedModel
 from pipeline.stages.base import Stage, StageContext, stages
 from pipeline.stages.pictures import slice_picture
 from pipeline.stages.prepared import Prepared, open_prepared
@@ -77,7 +79,7 @@ class Train(Stage, TrainOptions):
     per_fold: ClassVar[bool] = True
     uses_seed: ClassVar[bool] = True
     uses: ClassVar[tuple[str, ...]] = ("task", "normalise", "network")
-    needs: ClassVar[tuple[str, ...]] = ("ingest", "sample")
+    needs: ClassVar[tuple[str, ...]] = ("survey", "ingest", "sample")
     gives: ClassVar[type[TrainedModel]] = TrainedModel
 
     def key_options(self) -> dict[str, Any]:
@@ -85,7 +87,9 @@ class Train(Stage, TrainOptions):
         hidden = {*self.WITHOUT_EFFECT, "tensorboard"}
         return {key: value for key, value in super().key_options().items() if key not in hidden}
 
-    def run(self, context: StageContext, *, ingest: CaseTable, sample: SamplingPlan) -> TrainedModel:
+    def run(
+        self, context: StageContext, *, survey: DatasetFacts, ingest: CaseTable, sample: SamplingPlan
+    ) -> TrainedModel:
         """Train, going on from a checkpoint where there is one.
 
         Raises:
@@ -95,7 +99,7 @@ class Train(Stage, TrainOptions):
         device = choose_device(context.machine.device)
         repeat_exactly(device, deterministic=self.deterministic)
         stored = _open(context, ingest, sample)
-        recipe = self._recipe(context, ingest, sample, stored)
+        recipe = self._recipe(context, survey, ingest, sample, stored)
         parent = self._parent(context, sample)
         module = self._module(context, recipe, parent)
         train, validation = _patch_cases(context, ingest, sample, stored, recipe)
@@ -143,10 +147,17 @@ class Train(Stage, TrainOptions):
         return model
 
     def _recipe(
-        self, context: StageContext, ingest: CaseTable, sample: SamplingPlan, stored: dict[str, Prepared]
+        self,
+        context: StageContext,
+        survey: DatasetFacts,
+        ingest: CaseTable,
+        sample: SamplingPlan,
+        stored: dict[str, Prepared],
     ) -> InferenceRecipe:
         stats = [stored[case_id].meta.stats for case_id in sample.train]
-        task = context.parts.task
+        task, metadata = context.parts.task, survey.manifest.metadata
+        facts = (survey.facts[case_id] for case_id in sample.train if case_id in survey.facts)
+        seen = training_range(facts, modality_of(metadata))
         return InferenceRecipe(
             network=context.parts.network,
             task=task,
@@ -157,6 +168,8 @@ class Train(Stage, TrainOptions):
             prepare=ingest.prepare,
             normalise=fit_channels(context.parts.normalise, ingest.channels, stats),
             patch_size=sample.patch_size,
+            seen=seen.model_dump(mode="json") if seen else {},
+            codes=codes_of(metadata),
         )
 
     def _parent(self, context: StageContext, sample: SamplingPlan) -> TrainedModel | None:

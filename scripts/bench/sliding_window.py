@@ -7,8 +7,10 @@ import contextlib
 import io
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from pipeline.learning.openvino_backend import openvino_forward
 from pipeline.learning.sliding_window import Member, plan_windows, slide
 from pipeline.machine import keep_freed_memory
 from pipeline.networks.unet import UNet
@@ -30,10 +33,13 @@ def main(repeats: int) -> None:
     network, image = made()
     spent = [0.0]
     timed = Timed(network, spent)
+    converted = openvino_forward(network, "bf16", Path(tempfile.mkdtemp()))
     with torch.inference_mode():
+        converted(torch.zeros(1, 1, *WINDOW))
         ways: dict[str, Callable[[], Any]] = {
             "ours fp32": lambda: ours(image, timed, "fp32"),
             "ours bf16": lambda: ours(image, timed, "bf16"),
+            "ours OpenVINO bf16": lambda: ours(image, Timed(converted, spent), "fp32"),
             "nnU-Net": lambda: theirs(image, timed),
             "MONAI": lambda: monais(image, timed),
         }
@@ -50,6 +56,7 @@ def main(repeats: int) -> None:
         share = statistics.median(w / f for w, f in zip(walls[name], forwards[name], strict=True))
         row(f"{name}: wall, and as a share of its forward passes", f"{wall[name]:.1f} s, {share:.3f}")
     for name in ("nnU-Net", "MONAI"):
+        row(f"ours in OpenVINO bf16 against {name}", f"{wall[name] / wall['ours OpenVINO bf16']:.2f} x")
         row(f"ours in bf16 against {name}", f"{wall[name] / wall['ours bf16']:.2f} x")
         row(f"ours in fp32 against {name}", f"{wall[name] / wall['ours fp32']:.2f} x")
         row(f"equal classes, ours in fp32 and {name}", f"{(masks['ours fp32'] == masks[name]).mean():.5f}")
@@ -60,7 +67,7 @@ def main(repeats: int) -> None:
 class Timed(nn.Module):
     """Counts the time in the network."""
 
-    def __init__(self, network: nn.Module, spent: list[float]) -> None:
+    def __init__(self, network: Callable[[Tensor], Tensor], spent: list[float]) -> None:
         super().__init__()
         self.network, self.spent = network, spent
 

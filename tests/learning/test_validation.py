@@ -10,7 +10,7 @@ from pipeline.imaging.normalise import HuWindow, window
 from pipeline.imaging.prepare import PrepareOptions, prepare
 from pipeline.imaging.volume import Geometry, Volume
 from pipeline.learning.patches import PatchCase
-from pipeline.learning.validation import mask_validation
+from pipeline.learning.validation import mask_validation, predict_mask
 from pipeline.tasks.base import tasks
 
 LABELS = Labels.model_validate({0: "background", 1: "dim", 2: "bright", 255: "ignore"})
@@ -54,3 +54,13 @@ def test_dice_is_that_of_whole_volumes(ignore: bool) -> None:
         dice = [2 * ((s == index) & (t == index)).sum() / ((s == index).sum() + (t == index).sum()) for _, s, t in made]
         assert found[f"dice_{name}"] == pytest.approx(np.mean(dice))
     assert found["dice"] == pytest.approx((found["dice_dim"] + found["dice_bright"]) / 2)
+
+
+def test_the_mask_is_what_the_network_says_everywhere() -> None:
+    case, seen, _ = _case(1)
+    names = ("background", "dim", "bright")
+    with torch.inference_mode():
+        found = predict_mask(
+            case, ByThreshold().eval(), tasks.parse("segmentation"), LABELS, names, (8, 8, 8), lambda m, x: m(x)
+        )
+    assert np.array_equal(found, seen)

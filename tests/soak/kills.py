@@ -26,11 +26,10 @@ def main() -> int:
             loop.main(Path(folder), given.kills, seed)
         killed, undisturbed = (loop.fingerprint(Path(folder) / name) for name in ("killed", "undisturbed"))
     kills, is_equal = json.loads(told.getvalue()), killed == undisturbed
-    first = sum(not kill["checkpoint"] for kill in kills)
+    resumed, torn = sum(bool(kill["checkpoint"]) for kill in kills), sum(kill["half_written"] > 0 for kill in kills)
     sys.stdout.write(
-        f"seed {seed}: {len(kills)} of {given.kills} kills struck, {first} of them before the first checkpoint, "
-        f"{sum(kill['half_written'] > 0 for kill in kills)} while a file was written\n"
-        f"all {len(kills) - first} others resumed from their checkpoint, and the training came to its end\n"
+        f"seed {seed}: {len(kills)} of {given.kills} kills struck, {torn} of them while a file was written\n"
+        f"{resumed} starts went on from a checkpoint, {len(kills) - resumed} from the beginning; the training ended\n"
         f"weights, checkpoint and history: {'bit-identical to' if is_equal else 'NOT EQUAL to'} those without a kill\n"
     )
     return 0 if is_equal and len(kills) == given.kills else 1

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from pipeline.stages.pictures import _slices, colour_of, overlay_figure, patch_sheet
+from pipeline.stages.pictures import _slices, colour_of, overlay_figure, patch_sheet, slice_picture
 
 NAMES = ("background", "liver", "kidney")
 
@@ -121,3 +121,15 @@ def test_patch_sheet(count):
     sheet = pixels(patch_sheet([("liver", image, mask, (3.0, 1.0, 1.0))] * count, NAMES))
     assert sheet.shape[1] >= 400 * min(count, 4)
     assert np.array_equal(sheet, pixels(patch_sheet([("liver", image, mask, (3.0, 1.0, 1.0))] * count, NAMES)))
+
+
+def test_one_slice_with_both_outlines():
+    image, reference = np.zeros((40, 50)), np.zeros((40, 50), np.uint8)
+    reference[10:30, 5:15] = 1
+    reference[0, 0] = 255
+    prediction = np.where(reference == 255, 0, np.roll(reference, 20, axis=1))
+    picture = slice_picture(image, (1.0, 1.0), reference, prediction, class_names=NAMES)
+    assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
+    white, coloured = (places(close_to(picture / 255, colour)) for colour in ("#ffffff", colour_of(1)))
+    assert white[1] < 0.4 < coloured[1]
+    assert white[0] == pytest.approx(coloured[0], abs=0.05)
