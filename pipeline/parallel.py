@@ -4,6 +4,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -99,8 +100,8 @@ def _one_pool(
 ) -> tuple[list[Job], list[Job]]:
     """Work until all is done or a child dies; return the jobs not begun and those that were running then."""
     waiting, running = list(jobs), dict[Future[Any], Job]()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_in_child, initargs=(os.getpid(),)) as pool:
+    context, told = multiprocessing.get_context("spawn"), (os.getpid(), _kernel_folder())
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_in_child, initargs=told) as pool:
         try:
             while waiting or running:
                 while waiting and _fits(waiting[0], running, workers, budget):
@@ -134,13 +135,23 @@ def _result(future: Future[Any], job: Job) -> Any:
     return future.result()
 
 
-def _in_child(parent: int) -> None:
-    """Prepare a child: it dies with its parent, leaves Ctrl-C to it, and uses one thread."""
+def _kernel_folder() -> str:
+    """Return where a command chose to keep compiled kernels; nothing where none did."""
+    numba = sys.modules.get("numba")
+    return str(numba.config.CACHE_DIR) if numba else ""
+
+
+def _in_child(parent: int, kernel_folder: str) -> None:
+    """Prepare a child: it dies with its parent, leaves Ctrl-C to it, uses one thread, and finds compiled kernels."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if kernel_folder:  # told before any kernel is imported
+        import numba
+
+        numba.config.CACHE_DIR = kernel_folder
     with suppress(ImportError):
         import SimpleITK
 

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,14 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Several test processes share the cores: threads of each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_stay() -> Iterator[None]:
+    """Nearly each test has a cache of its own: compiling every kernel anew into it would take minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.imaging.compiled.keep_kernels_in", lambda folder: None)
+        yield
 
 
 @pytest.fixture(scope="session")

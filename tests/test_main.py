@@ -12,7 +12,20 @@ import pytest
 from pipeline.__main__ import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "monai", "scipy", "numpy", "pandas", "SimpleITK", "pydantic"}
+HEAVY = {
+    "torch",
+    "monai",
+    "scipy",
+    "numpy",
+    "pandas",
+    "SimpleITK",
+    "pydantic",
+    "numba",
+    "matplotlib",
+    "sklearn",
+    "pydicom",
+    "blosc2",
+}
 
 
 @pytest.mark.parametrize("words", [["--help"], *[[name, "--help"] for name in COMMANDS]])

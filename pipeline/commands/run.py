@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the configuration; return the exit code."""
     from pipeline.commands.arguments import config_of, folds_of
+    from pipeline.imaging.compiled import keep_kernels_in
     from pipeline.progress import TerminalProgress
     from pipeline.run import dry_run, run
 
@@ -37,6 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(dry_run(config, name=arguments.config.stem, folds=folds, until=arguments.until))
         return 0
+    keep_kernels_in(config.machine.kernels)
     outcome = run(config, name=arguments.config.stem, folds=folds, until=arguments.until,
                   progress=TerminalProgress(), rehash=arguments.rehash)  # fmt: skip
     print(outcome.text())

@@ -9,20 +9,20 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.imaging.compiled import compiled
 from pipeline.imaging.labels import IGNORE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _compiled(fastmath: bool | set[str]) -> Callable[[F], F]:
-    return cast(Callable[[F], F], numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=fastmath))
+    return cast(Callable[[F], F], compiled(fastmath))
 
 
 @_compiled(False)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.imaging.block_store import BlockCase
+from pipeline.imaging.compiled import compiled
 from pipeline.imaging.labels import Labels
 from pipeline.learning import gather
 from pipeline.learning.augment import change_intensity
@@ -135,7 +135,7 @@ class VolumeSource:
         return PatchDraw(step, number, self.case_ids[row], None if index < 0 else int(index), (0, 0, 0), names)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled()
 def _turn_rows(
     images: NDArray[np.float32],
     matrices: NDArray[np.float64],

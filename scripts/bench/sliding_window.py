@@ -1,6 +1,6 @@
-"""Sliding window over a 256 x 256 x 150 CT against nnU-Net's and MONAI's: scripts/bench/peers sliding_window.
+"""Sliding window against nnU-Net's and MONAI's: scripts/bench/peers sliding_window [MODEL IMAGE].
 
-One network of 5 classes, one set of weights, half a window of overlap, Gaussian weights, one setting of the allocator.
+A made image of 256 x 256 x 150, one network of 5 classes, half a window of overlap, Gaussian weights, one allocator.
 """
 
 import contextlib
@@ -18,17 +18,21 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from pipeline.imaging.normalise import window
 from pipeline.learning.openvino_backend import openvino_forward
+from pipeline.learning.predictor import load_model
 from pipeline.learning.sliding_window import Member, plan_windows, slide
 from pipeline.machine import keep_freed_memory
 from pipeline.networks.unet import UNet
 from scripts.bench.measure import extra_mib, in_child, row
 from scripts.bench.nnunet_plans import dataset_json, plans
 
+Network = Callable[[Tensor], Tensor]
+Size = tuple[int, int, int]
 SHAPE, WINDOW, CLASSES = (150, 256, 256), (96, 96, 96), 5
 
 
-def main(repeats: int) -> None:
+def main(repeats: int, model: tuple[Path, Path] | None) -> None:
     keep_freed_memory()
     network, image = made()
     spent = [0.0]
@@ -60,8 +64,12 @@ def main(repeats: int) -> None:
         row(f"ours in bf16 against {name}", f"{wall[name] / wall['ours bf16']:.2f} x")
         row(f"ours in fp32 against {name}", f"{wall[name] / wall['ours fp32']:.2f} x")
         row(f"equal classes, ours in fp32 and {name}", f"{(masks['ours fp32'] == masks[name]).mean():.5f}")
-    mine, peer = in_child(memory, "ours"), in_child(memory, "nnU-Net")
-    row("extra peak memory", f"{mine:.0f} MiB against nnU-Net's {peer:.0f} MiB: {mine / peer:.2f}")
+    peer = in_child(memory, "nnU-Net")
+    for summed in ("fp32", "fp16"):
+        mine = in_child(memory, summed)
+        row(f"extra peak memory, summed in {summed}", f"{mine:.0f} MiB, nnU-Net (fp16) {peer:.0f}: {mine / peer:.2f}")
+    if model is not None:
+        agreement(*model)
 
 
 class Timed(nn.Module):
@@ -91,37 +99,40 @@ def warm(network: nn.Module) -> None:
             network(torch.zeros(1, 1, *WINDOW))
 
 
-def ours(image: Tensor, network: nn.Module, precision: str) -> np.ndarray:
-    mask = np.empty(SHAPE, np.uint8)
+def ours(
+    image: Tensor, network: Network, precision: str, accumulator: str = "fp32", window: Size = WINDOW,
+    classes: int = CLASSES,
+) -> np.ndarray:  # fmt: skip
+    mask = np.empty(image.shape[1:], np.uint8)
 
     def forward(x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            return network(x)  # type: ignore[no-any-return]
+            return network(x)
 
     member = Member(lambda box: image[(slice(None), *box)], forward, (0.0,))
-    grid = plan_windows(SHAPE, WINDOW)
-    for slab in slide(grid, [member], CLASSES):
+    summed = torch.float16 if accumulator == "fp16" else torch.float32
+    for slab in slide(plan_windows(mask.shape, window), [member], classes, accumulator=summed):
         where = [slice(None)] * 3
         where[slab.axis] = slice(slab.start, slab.stop)
         mask[tuple(where)] = slab.logits.argmax(0).numpy()
     return mask
 
 
-def theirs(image: Tensor, network: nn.Module) -> np.ndarray:
+def theirs(image: Tensor, network: Network, window: Size = WINDOW, classes: int = CLASSES) -> np.ndarray:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     with contextlib.redirect_stdout(io.StringIO()):
         predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-        manager = PlansManager(plans(WINDOW))
+        manager = PlansManager(plans(window))
         configuration = manager.get_configuration("3d_fullres")
-        predictor.manual_initialization(network, manager, configuration, None, dataset_json(CLASSES - 1), "none", None)
+        predictor.manual_initialization(network, manager, configuration, None, dataset_json(classes - 1), "none", None)
         logits = predictor.predict_sliding_window_return_logits(image)
     return logits.argmax(0).numpy().astype(np.uint8)
 
 
-def monais(image: Tensor, network: nn.Module) -> np.ndarray:
-    logits = sliding_window_inference(image[None], WINDOW, 1, network, overlap=0.5, mode="gaussian", sigma_scale=0.125)
+def monais(image: Tensor, network: Network, window: Size = WINDOW) -> np.ndarray:
+    logits = sliding_window_inference(image[None], window, 1, network, overlap=0.5, mode="gaussian", sigma_scale=0.125)
     return logits[0].argmax(0).numpy().astype(np.uint8)  # type: ignore[union-attr]
 
 
@@ -130,8 +141,31 @@ def memory(way: str) -> float:
     network, image = made()
     with torch.inference_mode():
         warm(network)
-        return extra_mib(lambda: ours(image, network, "fp32") if way == "ours" else theirs(image, network))
+        if way == "nnU-Net":
+            return extra_mib(lambda: theirs(image, network))
+        return extra_mib(lambda: ours(image, network, "fp32", way))
+
+
+def agreement(model: Path, file: Path) -> None:
+    """Compare masks of a trained network, whose classes are seldom as good as equal, on a real image."""
+    predictor = load_model(model, fold=0)
+    case = predictor.prepare(predictor.read(file, "image"), "image")
+    maps = [window(one, stats) for one, stats in zip(predictor.recipe.normalise, case.meta.stats, strict=True)]
+    whole = case.read((0, 0, 0), case.shape)
+    image = torch.stack([torch.from_numpy(one.apply(channel)) for one, channel in zip(maps, whole, strict=True)])
+    network, size = predictor.models[0].module, predictor.recipe.patch_size
+    classes = len(predictor.recipe.class_names)
+    with torch.inference_mode():
+        mine = ours(image, network, "fp32", window=size, classes=classes)
+        half = ours(image, network, "bf16", window=size, classes=classes)
+        for name, other in (
+            ("nnU-Net", theirs(image, network, size, classes)),
+            ("MONAI, on a window grid of its own", monais(image, network, size)),
+            ("ours in bf16", half),
+        ):
+            row(f"trained network, real image: equal classes, ours in fp32 and {name}", f"{(mine == other).mean():.5f}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    given = sys.argv[1:]
+    main(3, (Path(given[0]), Path(given[1])) if given else None)

@@ -81,6 +81,34 @@ def test_where_no_folder_can_be_written_each_process_compiles(tmp_path: Path) ->
     assert not machine_code(tmp_path)
 
 
+WORKERS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {source!r})
+if __name__ == "__main__":
+    import tiny_kernel
+    from pipeline.imaging.compiled import keep_kernels_in
+    from pipeline.parallel import Job, map_cases
+    from pipeline.progress import Progress
+    keep_kernels_in(Path({chosen!r}))
+    jobs = [Job(name, (4,)) for name in "ab"]
+    found = map_cases(tiny_kernel.doubled, jobs, workers=2, memory_bytes=1, what="test", progress=Progress())
+    assert found == dict(a=[0, 2, 4, 6], b=[0, 2, 4, 6]), found
+"""
+
+
+def test_worker_processes_use_the_chosen_folder(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    calls = "\ndef doubled(n):\n    values = np.arange(n)\n    double(values)\n    return values.tolist()\n"
+    (source / "tiny_kernel.py").write_text(KERNEL + calls)
+    (source / "main.py").write_text(WORKERS.format(source=str(source), chosen=str(tmp_path / "kernels")))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-B", str(source / "main.py")], check=True, cwd=ROOT, env=environment)
+    assert len(machine_code(tmp_path / "kernels")) == 1, "the parent called no kernel"
+    assert not machine_code(source)
+
+
 def test_the_folder_of_another_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = numba.config.CACHE_DIR
     monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
