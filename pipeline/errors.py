@@ -1,6 +1,7 @@
 """The errors a user can meet, each one message and an exit code."""
 
 import re
+from collections.abc import Sequence
 
 
 class PipelineError(Exception):
@@ -45,6 +46,11 @@ def plural(count: int, noun: str) -> str:
     if re.search(r"[^aeiou]y$", noun):
         return f"{count} {noun[:-1]}ies"
     return f"{count} {noun}{'es' if re.search(r'(s|x|ch|sh)$', noun) else 's'}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words as a sentence does: `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def join_problems(where: str, problems: list[str]) -> str:

@@ -64,6 +64,7 @@ def test_bad_config_gives_one_message_and_code_2(tmp_path, capsys: pytest.Captur
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_work_with_its_code(tmp_path, number: int, code: int) -> None:
     config = tmp_path / "c.yaml"

@@ -138,6 +138,7 @@ def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert os.listdir(tmp_path) == ["tiny.yaml"]
 
 
+@pytest.mark.slow
 def test_one_model_on_all_cases(finished: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "copy"))
     config = _config(folder)
@@ -153,6 +154,7 @@ def test_a_dry_run_tells_the_folds_that_the_run_makes(finished: Path, capsys: py
         assert f"  {row.case_id}  group {row.group}  fold {row.fold}\n" in text
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_made_longer_as_a_new_result(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +269,7 @@ def test_a_missing_file_and_a_group_in_two_folds_are_refused(
     assert "nowhere.nii.gz" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_masks_made_elsewhere_are_scored_with_the_same_tables(finished: Path, tmp_path: Path) -> None:
     manifest = next((finished / "phantom").rglob("*.csv"))
     labels = {path.name: path for path in (finished / "phantom").rglob("*.nii.gz") if "label" in str(path)}

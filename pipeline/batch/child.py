@@ -45,7 +45,14 @@ class Child:
         """Children started so far."""
         self._process: Any = None
         self._connection: Connection | None = None
+        self._is_ready = False
         self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Start the child without waiting for it, so that it is there when the first call comes."""
+        with self._lock:
+            if self._connection is None:
+                self._start()
 
     def run(self, case_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call `function(*arguments)` in the child.
@@ -110,9 +117,19 @@ class Child:
         return made
 
     def _started(self) -> Connection:
-        if self._connection is not None and self._process.is_alive():
-            return self._connection
-        self.close()
+        if self._connection is None or not self._process.is_alive():
+            self.close()
+            self._start()
+        assert self._connection is not None
+        if not self._is_ready:
+            if not self._connection.poll(_START_SECONDS):
+                self.close()
+                raise RuntimeError("a child process did not start")
+            self._connection.recv()
+            self._is_ready = True
+        return self._connection
+
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         # One thread each: with more, the room for addresses says nothing of what is in use.
@@ -120,13 +137,8 @@ class Child:
             self._process = context.Process(target=serve, args=(theirs, self.memory_bytes, self.seconds), daemon=True)
             self._process.start()
         theirs.close()
-        self._connection = ours
+        self._connection, self._is_ready = ours, False
         self.starts += 1
-        if not ours.poll(_START_SECONDS):
-            self.close()
-            raise RuntimeError("a child process did not start")
-        ours.recv()
-        return ours
 
     def _died(self, case_id: str) -> str:
         self._process.join(_GRACE_SECONDS)
@@ -158,7 +170,7 @@ def read_in(child: Child, channels: Sequence[str], *, allow_uneven: bool = False
 
     Args:
         child: Where files are decoded.
-        channels: Of the model, in its order.
+        channels: Of the model, in its order; a source may lack those that are optional.
         allow_uneven: Resample uneven steps of series to even ones.
     """
 
@@ -166,7 +178,7 @@ def read_in(child: Child, channels: Sequence[str], *, allow_uneven: bool = False
         if series := series_of(source):
             made = child.run(source.case_id, read_all_series, series, allow_uneven, source.case_id)
         else:
-            files = {channel: source.files[channel][0] for channel in channels}
+            files = {channel: source.files[channel][0] for channel in channels if channel in source.files}
             made = child.run(source.case_id, read_files, files, source.case_id)
         assert isinstance(made, Volume)
         return made

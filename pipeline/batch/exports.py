@@ -22,6 +22,8 @@ class Exports(Found):
     """Case id, as tables show it -> series and verdict; every series of the export, usable or not."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """`files` looked at, of them `not DICOM`, `DICOMDIR` and `damaged`."""
+    text: str = ""
+    """How much was looked at, what of it is usable, and what was passed over."""
 
 
 def find_exports(
@@ -76,6 +78,7 @@ def find_exports(
         refused + _left(selection, shown) + taken.passed,
         judged={shown[one.series.case_id]: one for one in audited.judged},
         counts=audited.counts,
+        text=audited.text(),
     )
 
 

@@ -1,16 +1,18 @@
 """What a batch will cost, told before it starts: windows, passes, time and memory, and what would cost less."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 
 from pipeline.batch.sources import Source
-from pipeline.errors import plural
-from pipeline.imaging.geometry import canonical_geometry, from_xyz, reorientation_of, resampled_geometry
+from pipeline.errors import DataError, plural
+from pipeline.imaging.geometry import canonical_geometry, reorientation_of, resampled_geometry
+from pipeline.imaging.read import read_geometry
 from pipeline.imaging.volume import Geometry
 from pipeline.learning.predictor import Predictor
 from pipeline.learning.sliding_window import Size, plan_windows
@@ -22,6 +24,9 @@ _MIB = 1 << 20
 _WORTH_MB = 50
 _CT = (301, 512, 512)
 """Assumed where a header cannot be read."""
+
+Look = Callable[[Path], Geometry]
+"""Volume file -> its grid; raises DataError."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,8 @@ class Forecast:
 
 
 def forecast(
-    sources: Sequence[Source], predictor: Predictor, *, probabilities: bool = False,
-    measure: bool = True,
+    sources: Sequence[Source], predictor: Predictor, *, probabilities: bool = False, measure: bool = True,
+    look: Look = read_geometry,
 ) -> Forecast:  # fmt: skip
     """Say what predicting the sources will cost, from their headers and one window of noise.
 
@@ -129,8 +134,9 @@ def forecast(
         predictor: With its models loaded.
         probabilities: Whether those of every voxel are kept.
         measure: Whether to time the network on a window; else the time is not told.
+        look: Reads the header of a volume file; one that crashes its reader should do so in a child process.
     """
-    grids = [grid_of(source) for source in sources]
+    grids = [grid_of(source, look) for source in sources]
     recipe, options = predictor.recipe, predictor.options
     working = [working_shape(grid, recipe) for grid in grids]
     planned = [plan_windows(shape, recipe.patch_size, options.overlap) for shape in working]
@@ -162,22 +168,13 @@ def forecast(
     )
 
 
-def grid_of(source: Source) -> Geometry:
+def grid_of(source: Source, look: Look = read_geometry) -> Geometry:
     """Return the grid of a source from its header; that of a usual CT where it cannot be read."""
     if source.series is not None:
         return _grid_of_series(source)
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(next(iter(source.files.values()))[0]))
     try:
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        reader.ReadImageInformation()
-        direction = [
-            reader.GetDirection()[row * reader.GetDimension() + column] for row in range(3) for column in range(3)
-        ]
-        return from_xyz(reader.GetSize()[:3], reader.GetSpacing()[:3], reader.GetOrigin()[:3], direction)
-    except (RuntimeError, ValueError, IndexError, ArithmeticError):
+        return look(next(iter(source.files.values()))[0])
+    except DataError:
         return Geometry(shape=_CT)
 
 

@@ -11,6 +11,7 @@ from pipeline.datasets.manifest import absolute, natural_order, read_manifest
 from pipeline.errors import ConfigError, join_problems
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
+_PREAMBLE, _DICOM = 128, b"DICM"
 _NUMBERED = re.compile(r"(.+)_(\d{4})")
 
 
@@ -18,6 +19,7 @@ _NUMBERED = re.compile(r"(.+)_(\d{4})")
 class _Gathered:
     """What was found so far."""
 
+    optional: frozenset[str] = frozenset()
     sources: dict[str, Source] = field(default_factory=dict)
     passed: list[Passed] = field(default_factory=list)
     twice: set[str] = field(default_factory=set)
@@ -38,7 +40,9 @@ class _Gathered:
         return Found(clear, (*self.passed, *passed))
 
 
-def find_files(inputs: Sequence[Path], channels: Sequence[str]) -> tuple[Found, tuple[Path, ...]]:
+def find_files(
+    inputs: Sequence[Path], channels: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[Found, tuple[Path, ...]]:
     """Find what can be predicted among files, folders and manifests.
 
     In a folder, which is looked through whole, every `.nii(.gz)`, `.mha`, `.mhd`, `.nrrd` and `.nhdr` is a case,
@@ -49,9 +53,10 @@ def find_files(inputs: Sequence[Path], channels: Sequence[str]) -> tuple[Found, 
     Args:
         inputs: What the user named.
         channels: Of the recipe.
+        optional: Those of them that a case may lack.
 
     Returns:
-        The cases, and the inputs without any such file, which may be a scanner's export.
+        The cases, and the inputs that may be a scanner's export: without any such file, or with DICOM files beside.
 
     Raises:
         ConfigError: an input does not exist; all are named at once.
@@ -59,12 +64,14 @@ def find_files(inputs: Sequence[Path], channels: Sequence[str]) -> tuple[Found, 
     """
     if missing := [str(path) for path in inputs if not path.exists()]:
         raise ConfigError(join_problems("predict", [f"there is no {name}. Check the path." for name in missing]))
-    gathered, rest = _Gathered(), []
+    gathered, rest = _Gathered(frozenset(optional)), []
     for path in inputs:
         if path.is_file() and path.suffix.lower() == ".csv":
             _of_manifest(path, channels, gathered)
         elif files := list(_volumes(path)):
             _of_files(path if path.is_dir() else path.parent, files, channels, gathered)
+            if path.is_dir() and _holds_dicom(path):
+                rest.append(path)
         else:
             rest.append(path)
     return gathered.found(), tuple(rest)
@@ -92,11 +99,13 @@ def _of_files(root: Path, files: Iterable[Path], channels: Sequence[str], gather
 
 
 def _add(case_id: str, images: Mapping[str, Path], channels: Sequence[str], gathered: _Gathered) -> None:
-    absent = [name for name in channels if name not in images]
+    absent = [name for name in channels if name not in images and name not in gathered.optional]
     lost = [name for name in channels if name in images and not images[name].exists()]
-    if not absent and not lost:
-        gathered.add(Source(case_id, {name: (absolute(images[name]),) for name in channels}))
+    there = {name: (absolute(images[name]),) for name in channels if name in images}
+    if there and not absent and not lost:
+        gathered.add(Source(case_id, there))
         return
+    absent = absent or list(channels)
     if lost:
         why = f"case {case_id}: the file of {', '.join(lost)} is not there; expected one. Correct the manifest."
     else:
@@ -130,6 +139,23 @@ def _volumes(path: Path) -> Iterator[Path]:
         for name in sorted(files):
             if name.lower().endswith(ENDINGS) and not name.startswith("."):
                 yield Path(folder) / name
+
+
+def _holds_dicom(folder: Path) -> bool:
+    """Say whether a DICOM file lies beside the volumes of a folder: what is not looked at must not go unsaid."""
+    for parent, names, files in os.walk(folder):
+        names[:] = [name for name in names if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(ENDINGS) or name.startswith("."):
+                continue
+            try:
+                with open(os.path.join(parent, name), "rb") as stream:
+                    stream.seek(_PREAMBLE)
+                    if stream.read(len(_DICOM)) == _DICOM:
+                        return True
+            except OSError:
+                continue
+    return False
 
 
 def _stem(file: Path) -> str:

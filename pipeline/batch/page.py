@@ -12,22 +12,8 @@ from pipeline.batch.previews import grey_png, smaller
 from pipeline.dicom.audit import Judged
 from pipeline.dicom.series import Series
 from pipeline.dicom.thumbnail import thumbnail
-from pipeline.errors import DataError, plural
-from pipeline.stages.report.page import (
-    Card,
-    Cell,
-    Column,
-    Figure,
-    Item,
-    Note,
-    Page,
-    Row,
-    Section,
-    Table,
-    listed,
-    png,
-    render,
-)
+from pipeline.errors import DataError, listed, plural
+from pipeline.stages.report.page import Card, Cell, Column, Figure, Item, Note, Page, Row, Section, Table, png, render
 from pipeline.version import __version__
 from pipeline.workspace import write_text
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from pipeline.batch.exports import series_of
 from pipeline.batch.sources import Added, Finished
+from pipeline.errors import listed
 from pipeline.imaging.facts import Intensities, intensities
 from pipeline.imaging.geometry import canonical_geometry, reorientation_of
 from pipeline.imaging.labels import Labels
@@ -109,7 +110,7 @@ def _strange_intensities(at: str, found: Intensities, spans: Sequence[Span], sha
 
 def _of_mask(finished: Finished, seen: TrainingRange | None, options: QualityOptions) -> Iterator[str]:
     prediction, labels = finished.prediction, finished.recipe.labels
-    yield from _doubts(getattr(prediction, "confidence", {}), options)
+    yield from _doubts(prediction.confidence, options)
     if prediction.mask is None:
         yield from _doubts(_strongest(prediction.probabilities), options)
         return
@@ -123,7 +124,7 @@ def _of_mask(finished: Finished, seen: TrainingRange | None, options: QualityOpt
         known = classes.get(name)
         faces = _faces(box, prediction.mask.shape, finished.volume.geometry)
         if faces and (known is None or known.touching < 0.5):
-            yield f"{name} reaches the {' and '.join(faces)} border of the image, and may go on beyond it"
+            yield f"{name} reaches {_said(faces)} of the image, and may go on beyond it"
         if known is not None and (pieces := _pieces(prediction.mask, labels, name, box)) > (
             options.pieces * max(1, known.components)
         ):
@@ -146,6 +147,10 @@ def _doubts(confidence: Mapping[str, float], options: QualityOptions) -> Iterato
     for name, value in confidence.items():
         if value < options.confidence:
             yield f"low confidence in {name}: mean probability {value:.2f}; expected {options.confidence:g} or more"
+
+
+def _said(faces: Sequence[str]) -> str:
+    return "every border" if len(faces) == 6 else f"the {listed(faces)} border{'s' if len(faces) > 1 else ''}"
 
 
 def _strongest(probabilities: Mapping[str, float]) -> dict[str, float]:

@@ -14,6 +14,8 @@ def write_dicom_seg(
 ) -> Added | None:
     """Write `seg/<case>.dcm` for a case that comes from a scanner's export; nothing for files.
 
+    Codes are those of the recipe, over them those that are given; for all other classes what `code_of` finds.
+
     A source that no segmentation can refer to leaves the case with its mask, to be looked at.
     """
     series, mask = series_of(finished.source), finished.prediction.mask
@@ -23,7 +25,7 @@ def write_dicom_seg(
     try:
         write_seg(
             mask, finished.volume.geometry, series[0], finished.recipe.labels, finished.folder / name,
-            algorithm=algorithm, codes=codes,
+            algorithm=algorithm, codes={**finished.recipe.codes, **(codes or {})},
         )  # fmt: skip
     except DataError as error:
         return Added(review=(str(error),))

@@ -21,7 +21,7 @@ class Source:
     files: Mapping[str, tuple[Path, ...]]
     """Channel -> its file, or the instances of its series."""
     series: Any = None
-    """The audited series (`dicom.series.Series`) where it is a DICOM one; None for files."""
+    """Its audited series (`dicom.series.Series`), a tuple in the order of the channels; None for files."""
     note: str = ""
     """What the user should know of it though it can be used; goes into the table's column `note`."""
 

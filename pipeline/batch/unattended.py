@@ -42,7 +42,7 @@ class Unattended:
     map_back: bool = False
     allow_uneven: bool = False
     memory_bytes: int = DEFAULT_MEMORY_BYTES
-    """What reading one case may allocate."""
+    """What reading one case may allocate; a case that the machine has room for must not be refused."""
     seconds: float = DEFAULT_SECONDS
     """How long reading one case may take."""
 

@@ -44,7 +44,7 @@ def verify(
         folder: OUT.
         model: The model where it lies elsewhere now.
         found: Where to look for the input, by its content; None for the paths that the record names.
-        read: Reads a source; None for volume files.
+        read: Reads a source; None to read volume files in this process.
         roi: Folder of the masks that windows were skipped by.
 
     Returns:
@@ -119,8 +119,10 @@ def _predict(
                 f"case {record.case_id}: windows were skipped by a region of interest. Name it with --roi."
             )
         inside = read_image(roi / f"{record.case_id}.nii.gz", case_id=record.case_id).voxels[0]
-    files: Any = {name: paths[0] for name, paths in source.files.items()} if read is None else read(source)
-    return predictor.predict(files, record.case_id, roi=inside)
+    image: Any = {name: paths[0] for name, paths in source.files.items()} if read is None else read(source)
+    missing = predictor.lacking(source.files)
+    case = predictor.prepare(predictor.read(image, record.case_id, missing), record.case_id, missing)
+    return predictor.predict_prepared(case, roi=inside)
 
 
 def _compared(record: CaseRecord, folder: Path, made: Prediction) -> list[Finding]:

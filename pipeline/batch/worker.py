@@ -73,7 +73,7 @@ class Batch:
     def read_volume(self, source: Source) -> Volume:
         """Read a source with the hook, or its files."""
         if self.read is not None:
-            return self.predictor.read(self.read(source), source.case_id)
+            return self.predictor.read(self.read(source), source.case_id, self.predictor.lacking(source.files))
         return self.predictor.read({name: paths[0] for name, paths in source.files.items()}, source.case_id)
 
 
@@ -227,7 +227,7 @@ def _get_ready(source: Source, batch: Batch) -> _Ready | Row:
             return replace(record.row(), note=source.note)
         forget(record, batch.folder)
     volume = batch.read_volume(source)
-    case = batch.predictor.prepare(volume, source.case_id)
+    case = batch.predictor.prepare(volume, source.case_id, batch.predictor.lacking(source.files))
     roi = read_image(roi_file, case_id=source.case_id).voxels[0] if roi_file else None
     kept = volume if batch.after else None
     return _Ready(source, identity, key, kept, case, roi, perf_counter() - started)

@@ -42,7 +42,11 @@ def main(arguments: argparse.Namespace) -> int:
     from pipeline.plugin import load_plugins
 
     load_plugins(())
-    manifest = named_dataset(arguments).cases()
+    dataset = named_dataset(arguments)
+    if "labels_folder" in type(dataset).model_fields and getattr(dataset, "labels_folder", None) is None:
+        folder = arguments.output.with_name(f"{arguments.output.stem}_labels")
+        dataset = dataset.model_copy(update={"labels_folder": folder})
+    manifest = dataset.cases()
     labels, is_made_up = _labels(arguments, manifest)
     if labels:
         manifest = manifest.model_copy(update={"labels": labels})

@@ -61,11 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Predict; return 1 where a case failed."""
-    from contextlib import nullcontext
+    from dataclasses import replace
 
     from pipeline.batch.forecast import forecast
     from pipeline.batch.inputs import find_files
     from pipeline.batch.worker import predict_batch
+    from pipeline.imaging.compiled import keep_kernels_in
+    from pipeline.imaging.read import read_geometry
     from pipeline.learning.models import open_source
     from pipeline.plugin import load_plugins
     from pipeline.progress import TerminalProgress
@@ -73,28 +75,38 @@ def main(arguments: argparse.Namespace) -> int:
     load_plugins(arguments.plugins, search=Path())
     models, progress = open_source(arguments.model, arguments.fold), TerminalProgress()
     options, machine = options_of(arguments, models)
-    asked = _asked(arguments, models)
+    if "cache" in machine.model_fields_set:  # predicting keeps nothing else there: only where it is named
+        keep_kernels_in(machine.kernels)
+    asked = _asked(arguments, models, machine)
     for note in models.notes:
         print(note)
     if arguments.watch:
         return _watch(
             arguments, _made_ready(arguments, models, options, machine, asked, asked.child()), asked, progress
         )
-    found, rest = find_files(arguments.inputs, asked.channels)
+    found, rest = find_files(arguments.inputs, asked.channels, models.models[0].recipe.optional_channels)
     exported = asked.find(rest, progress) if rest else None
-    if exported is not None:
-        _refuse_empty(exported, rest)
+    if exported is None:
+        asked = replace(asked, previews=bool(arguments.previews))
+    else:
         found = found + exported
-    child = asked.child() if exported is not None else None
+        _refuse_empty(exported, found, rest)
+        print(exported.text)
+    child = asked.child()
+    if not arguments.dry_run:
+        child.begin()
     batch = _made_ready(arguments, models, options, machine, asked, child)
-    cost = forecast(found.sources, batch.predictor, probabilities=arguments.probabilities, measure=False)
+    cost = forecast(
+        found.sources, batch.predictor, probabilities=arguments.probabilities, measure=False,
+        look=lambda path: child.run(path.name, read_geometry, path),
+    )  # fmt: skip
     batch.predictor.choose_backend(cost.windows, machine.cache)
     cost = cost.timed(batch.predictor)
     limit = None if machine.max_memory_gb == "auto" else machine.memory_bytes()
     print(cost.text(limit, arguments.max_minutes))
     if arguments.dry_run:
         return 0
-    with child or nullcontext():
+    with child:
         table = predict_batch(found, batch, progress)
         if exported is not None:
             from pipeline.batch.unattended import finish_page
@@ -167,8 +179,9 @@ def tell(table: "StatusTable", found: "Found", output: Path, *, strict: bool) ->
     return 1 if failed or (strict and passed) else 0
 
 
-def _asked(arguments: argparse.Namespace, models: "ModelSource") -> "Unattended":
+def _asked(arguments: argparse.Namespace, models: "ModelSource", machine: "Machine") -> "Unattended":
     """Gather what is asked for beyond masks."""
+    from pipeline.batch.child import DEFAULT_MEMORY_BYTES
     from pipeline.batch.unattended import Unattended
 
     recipe = models.models[0].recipe
@@ -176,16 +189,15 @@ def _asked(arguments: argparse.Namespace, models: "ModelSource") -> "Unattended"
         channels=recipe.channels, model=str(arguments.model), rules=arguments.rules, key=arguments.key,
         codes=arguments.codes, dicom_seg=arguments.dicom_seg, previews=arguments.previews is not False,
         map_back=arguments.map_back, allow_uneven=arguments.allow_uneven,
+        memory_bytes=max(DEFAULT_MEMORY_BYTES, machine.memory_bytes() // 2),
     )  # fmt: skip
 
 
 def _made_ready(
     arguments: argparse.Namespace, models: "ModelSource", options: "PredictOptions", machine: "Machine",
-    asked: "Unattended", child: "Child | None",
+    asked: "Unattended", child: "Child",
 ) -> "Batch":  # fmt: skip
-    """Load the models and put the batch together; series are read in the child."""
-    from dataclasses import replace
-
+    """Load the models and put the batch together; files are read in the child."""
     from pipeline.batch.child import read_in
     from pipeline.batch.worker import Batch
     from pipeline.dicom.seg import Algorithm
@@ -196,10 +208,9 @@ def _made_ready(
         models, options, in_turn=in_turn_of(arguments.ensemble, models, machine),
         device=choose_device(machine.device), memory_limit=machine.memory_bytes() // 4, scratch=arguments.output,
     )  # fmt: skip
-    asked = asked if child is not None else replace(asked, previews=bool(arguments.previews))
     return Batch(
         models, predictor, arguments.output,
-        read=read_in(child, asked.channels, allow_uneven=asked.allow_uneven) if child is not None else None,
+        read=read_in(child, asked.channels, allow_uneven=asked.allow_uneven),
         after=asked.hooks(Algorithm(f"{models.name} {models.identity[:12]}")),
         probabilities=arguments.probabilities, roi=arguments.roi,
         where={"path": str(arguments.model.resolve()), "fold": arguments.fold},
@@ -232,9 +243,12 @@ def _watch(arguments: argparse.Namespace, batch: "Batch", asked: "Unattended", p
     return 0
 
 
-def _refuse_empty(exported: "Exports", rest: "tuple[Path, ...]") -> None:
+def _refuse_empty(exported: "Exports", found: "Found", rest: "tuple[Path, ...]") -> None:
     """Refuse inputs in which nothing is known."""
     from pipeline.errors import ConfigError
 
-    if not exported.judged:
-        raise ConfigError(f"{rest[0]}: no NIfTI, MHA, NRRD or DICOM file is there; expected some. Check the path.")
+    if not exported.judged and not found.sources:
+        raise ConfigError(
+            f"{rest[0]}: no NIfTI, MHA, NRRD or DICOM file is there that can be read ({exported.text}); expected some. "
+            "Check the path."
+        )

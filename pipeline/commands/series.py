@@ -25,16 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the table; return the exit code."""
+    from pipeline.batch.exports import read_key
     from pipeline.dicom import table
     from pipeline.dicom.audit import audit
     from pipeline.dicom.rules import select
-    from pipeline.errors import plural
     from pipeline.machine import core_count
     from pipeline.progress import TerminalProgress
     from pipeline.workspace import write_text
 
     rules = _rules(arguments.rules)
-    key = _key(arguments.key)
+    key = read_key(arguments.key) if arguments.key else None
     found = audit(arguments.folder, workers=arguments.workers or core_count(), allow_uneven=arguments.allow_uneven,
                   progress=TerminalProgress())  # fmt: skip
     rows = table.rows(found, select(found.judged, rules) if rules else None, key)
@@ -42,10 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
         write_text(arguments.csv, table.to_csv(rows))
     if rows:
         print(table.to_text(rows))
-    usable = sum(judged.verdict.is_usable for judged in found.judged)
-    print(f"{len(rows)} series, {usable} usable, in {plural(found.counts['files'], 'file')}; "
-          f"{found.counts['not DICOM']} not DICOM, {found.counts['DICOMDIR']} DICOMDIR, "
-          f"{found.counts['damaged']} damaged")  # fmt: skip
+    print(found.text())
     return 0
 
 
@@ -56,17 +53,3 @@ def _rules(path: Path | None) -> "Rules | None":
     from pipeline.dicom.rules import parse_rules
 
     return parse_rules(read_yaml(path), str(path))
-
-
-def _key(path: Path | None) -> bytes | None:
-    from pipeline.errors import ConfigError
-
-    if path is None:
-        return None
-    try:
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"--key {path}: cannot be read ({error.strerror}). Check the path.") from None
-    if len(key) < 16:
-        raise ConfigError(f"--key {path}: found {len(key)} bytes; expected at least 16, made at random.")
-    return key

@@ -38,13 +38,12 @@ def main(arguments: argparse.Namespace) -> int:
     found, rest = find_files(arguments.inputs, channels) if arguments.inputs else (None, ())
     where = {"model": arguments.model, "roi": arguments.roi}
     folder = arguments.record.resolve().parent.parent
+    asked = Unattended(channels=channels, allow_uneven=arguments.allow_uneven)
     if found is not None and rest:
-        asked = Unattended(channels=channels, allow_uneven=arguments.allow_uneven)
-        with asked.child() as child:
-            read = read_in(child, channels, allow_uneven=arguments.allow_uneven)
-            findings = verify(record, folder, found=found + asked.find(rest), read=read, **where)
-    else:
-        findings = verify(record, folder, found=found, **where)
+        found = found + asked.find(rest)
+    with asked.child() as child:
+        read = read_in(child, channels, allow_uneven=arguments.allow_uneven)
+        findings = verify(record, folder, found=found, read=read, **where)
     for finding in findings:
         detail = f": {finding.says}" if finding.says and not finding.is_equal else ""
         print(f"{finding.what:13} {'equal' if finding.is_equal else 'DIFFERS'}{detail}")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pipeline.datasets.base import Dataset, Manifest, datasets
 from pipeline.datasets.listing import Listing
+from pipeline.datasets.segmentations import Drawn
 from pipeline.dicom.audit import Judged, audit
 from pipeline.dicom.geometry import stack_of
 from pipeline.dicom.rules import parse_rules, select
@@ -32,6 +33,9 @@ class DicomSeries(Dataset):
     """YAML of rules that choose series, as `series --rules` has it; all usable ones are taken without."""
     ids: Literal["hash", "uid"] = "hash"
     """Whether cases are called by a short hash of the series UID, or by the UID itself."""
+    labels_folder: Path | None = None
+    """Where DICOM segmentations that refer to a series are written as label volumes, one file a case; `import` takes
+    a folder beside the manifest. None: segmentations are passed over, which is said."""
 
     def cases(self) -> Manifest:
         """List the usable series; those left out are in `metadata["left_out"]` with the reason."""
@@ -41,16 +45,25 @@ class DicomSeries(Dataset):
         chosen = self._chosen(found.judged)
         listing, left_out = Listing(folder), dict[str, str]()
         columns: dict[str, dict[str, str]] = defaultdict(dict)
+        drawn = Drawn.of(found.judged) if self.labels_folder else Drawn()
         for judged in found.judged:
             series, header = judged.series, judged.series.header
             case_id = (
                 _hash(header.modality.lower() or "series", series.case_id) if self.ids == "hash" else series.case_id
             )
+            if header.path in drawn.files:
+                continue
             why = _why_not(judged, sharing, chosen)
+            label: Path | None = None
+            if not why and self.labels_folder:
+                try:
+                    label = drawn.write_label(series, Path.cwd() / self.labels_folder.expanduser(), case_id)
+                except DataError as error:
+                    why = f"its segmentation cannot be used: {error}"
             if why:
                 left_out[case_id] = why
                 continue
-            listing.add(case_id, {"image": Path(header.path).parent}, group=_group(judged, found.judged))
+            listing.add(case_id, {"image": Path(header.path).parent}, label, group=_group(judged, found.judged))
             for column, text in (("modality", header.modality), ("description", header.description),
                                  ("study", header.study_uid and _hash("study", header.study_uid))):  # fmt: skip
                 if text:
@@ -61,7 +74,9 @@ class DicomSeries(Dataset):
         if left_out:
             log.warning("%d series left out: %s", len(left_out), reasons)
         metadata = {"left_out": left_out} if left_out else {}
-        return listing.manifest(metadata=metadata | ({"columns": dict(columns)} if columns else {}))
+        codes = {"codes": drawn.codes} if drawn.codes else {}
+        more = codes | ({"columns": dict(columns)} if columns else {})
+        return listing.manifest(drawn.labels, metadata=metadata | more)
 
     def _chosen(self, judged: tuple[Judged, ...]) -> set[str]:
         if self.rules is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.datasets.base import Case
 from pipeline.datasets.folds import Folds, Volumes
-from pipeline.errors import DataError, join_problems, plural
+from pipeline.errors import DataError, join_problems, listed, plural
 from pipeline.imaging.facts import CaseFacts
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Leak:
         """Return one line on it."""
         cases = ", ".join(self.cases[:_MOST_CASES]) + (", ..." if len(self.cases) > _MOST_CASES else "")
         if self.kind == "content":
-            return f"the same image in {' and '.join(self.parts)}: cases {cases}"
-        return f"{self.kind} {self.name} in {' and '.join(self.parts)}: cases {cases}"
+            return f"the same image in {listed(self.parts)}: cases {cases}"
+        return f"{self.kind} {self.name} in {listed(self.parts)}: cases {cases}"
 
 
 def contents_of(facts: Mapping[str, CaseFacts]) -> dict[str, list[str]]:

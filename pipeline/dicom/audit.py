@@ -9,6 +9,7 @@ from pipeline.dicom.duplicates import settle
 from pipeline.dicom.scan import Scan, scan
 from pipeline.dicom.series import Series, group, number_parts, same_uid
 from pipeline.dicom.verdict import Verdict, judge
+from pipeline.errors import plural
 from pipeline.progress import Progress
 
 
@@ -28,6 +29,15 @@ class Audit:
     """Ordered by study, series number and part."""
     counts: dict[str, int]
     """`files` looked at, of them `not DICOM`, `DICOMDIR` and `damaged`."""
+
+    def text(self) -> str:
+        """Say how much was looked at, what of it is usable, and what was passed over."""
+        usable = sum(one.verdict.is_usable for one in self.judged)
+        return (
+            f"{len(self.judged)} series, {usable} usable, in {plural(self.counts['files'], 'file')}; "
+            f"{self.counts['not DICOM']} not DICOM, {self.counts['DICOMDIR']} DICOMDIR, "
+            f"{self.counts['damaged']} damaged"
+        )
 
 
 def audit(

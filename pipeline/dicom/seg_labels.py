@@ -2,14 +2,16 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from pipeline.dicom import elements
+from pipeline.dicom.codes import Code, SegmentCode
 from pipeline.dicom.decode import stored_values
 from pipeline.dicom.frames import PER_FRAME, SHARED
 from pipeline.dicom.header import read_elements, read_planes
@@ -19,6 +21,7 @@ from pipeline.imaging.geometry import to_physical
 from pipeline.imaging.volume import Geometry, Volume
 
 _SEGMENTS, _TYPE, _MOST, _IDENTIFICATION, _NUMBER = 0x00620002, 0x00620001, 0x0062000E, 0x0062000A, 0x0062000B
+_REFERENCED = 0x00081115
 _PARALLEL = 1e-3
 """How far the normal of the frames may be off that of the grid's slices (1 - cosine, about 2.5 degrees)."""
 _GAP_STEPS = 1.9
@@ -31,10 +34,12 @@ class SegLabels:
 
     volume: (1, D, H, W) segment numbers on the grid of the image; 0 where there is no segment.
     names:  Segment number -> its label.
+    codes:  Segment number -> what it shows, where the object says so in a known form.
     """
 
     volume: Volume
     names: Mapping[int, str]
+    codes: Mapping[int, SegmentCode] = field(default_factory=dict)
 
 
 def read_seg(path: Path, geometry: Geometry, *, frame_of_reference: str = "") -> SegLabels:
@@ -59,11 +64,12 @@ def read_seg(path: Path, geometry: Geometry, *, frame_of_reference: str = "") ->
     kind, most = elements.text(described, _TYPE), elements.whole(described, _MOST, 255)
     listed = elements.items(described, _SEGMENTS)
     names = {elements.whole(one, 0x00620004): elements.text(one, 0x00620005) for one in listed}
+    codes = {elements.whole(one, 0x00620004): code for one in listed if (code := _code_of_segment(one))}
     pixels = _pixels(planes)
     out = np.zeros(geometry.shape, np.uint8 if max(names, default=0) < 256 else np.uint16)
     if kind == "LABELMAP":
         _place(out, geometry, planes, pixels)
-        return SegLabels(Volume(out[None], geometry), names)
+        return SegLabels(Volume(out[None], geometry), names, codes)
     segments = _segment_of_frames(described, len(planes))
     for number in sorted(set(segments)):
         chosen = [at for at, segment in enumerate(segments) if segment == number]
@@ -76,7 +82,35 @@ def read_seg(path: Path, geometry: Geometry, *, frame_of_reference: str = "") ->
                 "expected segments that exclude each other. Part them in the source, or convert them one by one."
             )
         out[one > 0] = number
-    return SegLabels(Volume(out[None], geometry), names)
+    return SegLabels(Volume(out[None], geometry), names, codes)
+
+
+def referenced_series(path: Path) -> str:
+    """Return the UID of the series that a segmentation object refers to; empty where it does not say."""
+    try:
+        found = read_elements(str(path), [_REFERENCED])
+    except (OSError, ValueError):
+        return ""
+    items = elements.items(found, _REFERENCED)
+    return elements.text(items[0], 0x0020000E) if len(items) == 1 else ""
+
+
+def _code_of_segment(described: Any) -> SegmentCode | None:
+    """Return the codes of an item of the segment sequence; None where they are not whole."""
+    kinds, categories = elements.items(described, 0x0062000F), elements.items(described, 0x00620003)
+    if not kinds or not categories:
+        return None
+    sides = elements.items(kinds[0], 0x00620011)
+    try:
+        side = _code(sides[0]) if sides else None
+        return SegmentCode(type=_code(kinds[0]), category=_code(categories[0]), side=side)
+    except ValidationError:
+        return None
+
+
+def _code(item: Any) -> Code:
+    value, scheme, meaning = (elements.text(item, tag) for tag in (0x00080100, 0x00080102, 0x00080104))
+    return Code(value=value, scheme=scheme, meaning=meaning)
 
 
 def _planes(path: Path) -> tuple[Plane, ...]:

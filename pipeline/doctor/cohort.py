@@ -11,7 +11,7 @@ from pipeline.datasets.base import Case, Manifest
 from pipeline.datasets.folds import Folds, find_straddling
 from pipeline.doctor.findings import Finding, counted, note, some
 from pipeline.doctor.labels import classes_found
-from pipeline.errors import plural
+from pipeline.errors import listed, plural
 from pipeline.imaging.examine import Examination
 
 _TELLING_AUROC = 0.8
@@ -64,7 +64,7 @@ def _straddling(cases: Sequence[Case]) -> Iterator[Finding]:
     for column, part_of in (("split", splits), ("fold", folds)):
         for group, parts in find_straddling(cases, part_of, Folds()).items():
             ids = [case.case_id for case in cases if case.patient == group]
-            yield Finding("error", "", "group torn apart", f"group {group} has cases in {' and '.join(parts)}: "
+            yield Finding("error", "", "group torn apart", f"group {group} has cases in {listed(parts)}: "
                           f"{some(ids)}. The network would be judged on patients that it was trained on.",
                           f"Mend the column '{column}'.")  # fmt: skip
 
@@ -100,10 +100,10 @@ def _label_values(manifest: Manifest, exams: Sequence[Examination]) -> Iterator[
     if not seen or not values:
         return
     with_gaps = values != list(range(1, len(values) + 1))
-    listed = some([str(value) for value in values], 12)
+    shown = some([str(value) for value in values], 12)
     yield note(
         "label values",
-        f"{plural(len(values), 'label value')} beside 0: {listed}"
+        f"{plural(len(values), 'label value')} beside 0: {shown}"
         f"{f'; not consecutive, up to {values[-1]}' if with_gaps else ''}.",
         "" if labels else "Say what they mean: 'labels: {0: background, 1: ...}' beside the manifest.",
     )

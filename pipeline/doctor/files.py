@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.doctor.findings import Finding
-from pipeline.errors import plural
+from pipeline.errors import listed, plural
 from pipeline.imaging.examine import Examination, FileFacts
 from pipeline.imaging.geometry import TOLERANCE_MM
 from pipeline.imaging.nifti_forms import Forms
@@ -80,7 +80,7 @@ def _check_voxels(case_id: str, name: str, facts: FileFacts) -> Iterator[Finding
             "error",
             case_id,
             "NaN or infinity",
-            f"{name}: {' and '.join(broken)}, {share:.2g} of the image.",
+            f"{name}: {listed(broken)}, {share:.2g} of the image.",
             "Replace them in the source (a background value, where they lie outside the body), or leave the case out.",
         )
     elif values.minimum == values.maximum:

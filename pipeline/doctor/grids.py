@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.doctor.findings import Finding
+from pipeline.errors import listed
 from pipeline.imaging.examine import Examination
 from pipeline.imaging.geometry import canonical_geometry, difference, reorientation_of
 from pipeline.imaging.volume import Geometry
@@ -39,7 +40,7 @@ def check_grids(exam: Examination) -> Iterator[Finding]:
                 exam.case_id,
                 "mirrored label",
                 f"the label fits the image {fit.best / max(fit.as_it_is, 1e-3):.2g} times better mirrored along "
-                f"{' and '.join(fit.axes)}: its classes explain {fit.best:.0%} of the intensities then, "
+                f"{listed(fit.axes)}: its classes explain {fit.best:.0%} of the intensities then, "
                 f"{fit.as_it_is:.0%} as it lies.",
                 "Look at it over the image; where it is mirrored, mirror it back.",
             )
@@ -110,7 +111,7 @@ def _label_apart(case_id: str, image: Geometry, label: Geometry, apart: list[str
             "error",
             case_id,
             "mirrored label",
-            f"{said} The label's header mirrors it along {' and '.join(mirrored)}.",
+            f"{said} The label's header mirrors it along {listed(mirrored)}.",
             "If the label was drawn on this image, --fix gives it the image's grid.",
         )
     if mend == "copy":

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, listed
 from pipeline.imaging.block import read_block
 from pipeline.imaging.encoding import Encoding
 from pipeline.imaging.geometry import reorientation_of
@@ -190,7 +190,7 @@ def _refuse_changes(options: PrepareOptions) -> None:
         changes.append("neither ingest.middle_mm nor ingest.resize")
     if changes:
         raise ConfigError(
-            f"volumes that share a file are kept as they are, 1 mm a voxel; expected {' and '.join(changes)}. "
+            f"volumes that share a file are kept as they are, 1 mm a voxel; expected {listed(changes)}. "
             "Set it in the config, or write each volume to a file of its own."
         )
 

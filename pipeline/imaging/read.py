@@ -64,6 +64,26 @@ def read_case_images(images: Mapping[str, Path], *, case_id: str) -> Volume:
     return first.with_voxels(np.concatenate([volume.voxels for volume in volumes.values()]))
 
 
+def read_geometry(path: Path) -> Geometry:
+    """Return the grid of an image file, from its header alone.
+
+    Raises:
+        DataError: there is no header that ITK can read.
+    """
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        axes, direction = reader.GetDimension(), reader.GetDirection()
+        upright = [direction[row * axes + column] for row in range(3) for column in range(3)]
+        return from_xyz(reader.GetSize()[:3], reader.GetSpacing()[:3], reader.GetOrigin()[:3], upright)
+    except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
+        raise DataError(f"{path}: found no header of an image that can be read; expected one.") from error
+
+
 def read_label(path: Path, labels: Labels, *, case_id: str, like: Geometry | None = None) -> Volume:
     """Read a label file as class indices.
 

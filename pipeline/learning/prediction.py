@@ -50,8 +50,10 @@ class Prediction:
     geometry:       Grid of the input.
     probabilities:  Class name -> probability of the whole volume; empty for segmentation.
     volumes_ml:     Name of a class or region -> volume; background left out.
+    confidence:     Name of a class or region -> mean probability of the voxels that the models gave to it, on the
+                    grid that they work on (`learning.confidence`); only what was found, background left out.
     maps:           Probabilities of each voxel where they were asked for; to be written or closed.
-    seconds:        By step: read, prepare, network, windows (what is around the network), native_grid.
+    seconds:        By step: read, prepare, network, windows (what is around the network), confidence, native_grid.
     peak_memory_mb: Of the process in the meantime, in MiB, with all it holds.
     """
 
@@ -60,6 +62,7 @@ class Prediction:
     geometry: Geometry
     probabilities: Mapping[str, float] = field(default_factory=dict)
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    confidence: Mapping[str, float] = field(default_factory=dict)
     maps: ProbabilityMaps | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_memory_mb: float = 0.0

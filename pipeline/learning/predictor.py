@@ -16,6 +16,7 @@ from pipeline.imaging.prepare import prepare
 from pipeline.imaging.read import read_case_images
 from pipeline.imaging.store import LoadedCase
 from pipeline.imaging.volume import Volume
+from pipeline.learning.confidence import Confidence
 from pipeline.learning.mirror_images import mirrored_classes, swapped_channels
 from pipeline.learning.models import ModelSource, open_source
 from pipeline.learning.native_grid import (
@@ -176,19 +177,24 @@ class Predictor:
         give_back_memory()
         return Prediction(case.meta.case_id, **made, seconds=clock.seconds, peak_memory_mb=memory.peak_mb)
 
-    def read(self, volume: Image, case_id: str) -> Volume:
+    def read(self, volume: Image, case_id: str, missing: Sequence[str] = ()) -> Volume:
         """Return an image with the channels that the models were trained on.
+
+        Args:
+            volume: Files, or what was read already.
+            case_id: Named in errors.
+            missing: Optional channels that a volume which was read already lacks.
 
         Raises:
             DataError: it cannot be read or has other channels.
         """
-        channels = self.recipe.channels
+        channels = tuple(name for name in self.recipe.channels if name not in missing)
         if not isinstance(volume, Volume):
             files = volume if isinstance(volume, Mapping) else dict.fromkeys(channels, Path(volume))
-            missing = [name for name in channels if name not in files and name not in self.recipe.optional_channels]
-            if missing:
+            absent = [name for name in channels if name not in files and name not in self.recipe.optional_channels]
+            if absent:
                 raise DataError(
-                    f"case {case_id}: no file for channel {', '.join(missing)}; expected {', '.join(channels)}, as the "
+                    f"case {case_id}: no file for channel {', '.join(absent)}; expected {', '.join(channels)}, as the "
                     "model was trained. Name a file for each."
                 )
             channels = tuple(name for name in channels if name in files)
@@ -200,7 +206,7 @@ class Predictor:
             )
         return volume
 
-    def lacking(self, volume: Image) -> tuple[str, ...]:
+    def lacking(self, volume: Image | Mapping[str, Any]) -> tuple[str, ...]:
         """Return the optional channels that are not among the files of a case."""
         if not isinstance(volume, Mapping):
             return ()
@@ -259,6 +265,7 @@ class Predictor:
             scratch=self.scratch,
             advance=advance,
         )
+        confidence = Confidence(recipe.class_names, exclusive=self._takes_strongest)
         decide = mask.deciding(clock.around("native_grid", self._decide()))
         outputs = [Output(decide, mask.view, interpolates=not self._takes_strongest)]
         maps = self._maps(case, grid.axis) if probabilities else None
@@ -266,7 +273,7 @@ class Predictor:
             outputs.append(maps.output)
         try:
             with clock("windows"):
-                write_native(slabs, Grids(placement.working, placement.cropped), outputs)
+                write_native(confidence.watching(slabs, clock), Grids(placement.working, placement.cropped), outputs)
         except BaseException:
             if maps is not None:
                 maps.close()
@@ -274,7 +281,9 @@ class Predictor:
         if self.postprocess:
             with clock("postprocess"):
                 mask = self._mended(mask)
-        return {"mask": mask.whole, "volumes_ml": mask.volumes_ml(), "maps": maps}
+        return {
+            "mask": mask.whole, "volumes_ml": mask.volumes_ml(), "confidence": confidence.means(), "maps": maps,
+        }  # fmt: skip
 
     def _mended(self, mask: SourceMask) -> SourceMask:
         labels = self.recipe.labels

@@ -69,7 +69,8 @@ def choose_postprocess(
     Returns:
         `chosen`: the rules to apply, each for one class; `classes`: by class with a gain, the `steps`, whether
         they are `kept`, and the mean Dice `raw`, `mended` (on the same cases) and `mended_nested` (chosen on other
-        folds; None with a single fold); `cases`: how many.
+        folds; None with a single fold); `raw`: by class the mean Dice of the masks as they were, and `tried`: the
+        candidates; `cases`: how many.
         Cases whose masks cannot be read take no part.
     """
     work = [
@@ -83,9 +84,12 @@ def choose_postprocess(
     folds = {job.case_id: job.fold for job in jobs}
     chosen: list[dict[str, Any]] = []
     classes: dict[str, Any] = {}
+    before: dict[str, float] = {}
     for index, name in enumerate(labels.classes[1:], 1):
         table = {case_id: by_class[index] for case_id, by_class in scores.items() if index in by_class}
         best = _best(table.values())
+        if table:
+            before[name] = _mean(table.values(), ())
         if not best:
             continue
         steps = [_only(candidates[number], index).model_dump(mode="json") for number in best]
@@ -100,7 +104,14 @@ def choose_postprocess(
             "mended_nested": nested,
             "cases": len(table),
         }
-    return {"chosen": chosen, "classes": classes, "cases": len(scores), "chosen_on": "out-of-fold predictions"}
+    return {
+        "chosen": chosen,
+        "classes": classes,
+        "raw": before,
+        "tried": [one.model_dump(mode="json") for one in candidates],
+        "cases": len(scores),
+        "chosen_on": "out-of-fold predictions",
+    }
 
 
 def dice_of_chains(

@@ -24,7 +24,7 @@ ITERATIONS_PER_EPOCH = 10
 def main(work: Path, folds: Path, iterations: int = 440) -> None:
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(work / name)
-    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "2"}
+    os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2"}
 
     import torch
 
@@ -36,7 +36,7 @@ def main(work: Path, folds: Path, iterations: int = 440) -> None:
     split(folds, prepared / "splits_final.json")
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    plans = json.loads((prepared / "nnUNetPlans.json").read_text())
+    plans = json.loads((prepared / "nnUNetPlans.json").read_text()) | {"continue_training": False}
     dataset = json.loads((prepared / "dataset.json").read_text())
     trainer = nnUNetTrainer(plans, "3d_fullres", 0, dataset, device=torch.device("cpu"))
     trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = ITERATIONS_PER_EPOCH, 1

@@ -14,11 +14,12 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import blosc2
+import nibabel
 import numpy as np
 import torch
 
@@ -55,9 +56,12 @@ def main() -> None:
             "ours, decoded in memory": ours(decoded, ()),
             "nnU-Net's reader": nnunet_reader(folder / "nnunet"),
             "MONAI CacheDataset": monai_cache(stored),
-            "TorchIO Queue": torchio_queue(stored),
+            "TorchIO Queue, tensors in memory": torchio_queue(in_memory(stored)),
+            "TorchIO Queue, from nii.gz": torchio_queue(in_files(stored, folder / "torchio")),
         }
-        rates = measure(plain, {"MONAI CacheDataset": 3, "TorchIO Queue": 32})
+        rates = measure(
+            plain, {"MONAI CacheDataset": 3, "TorchIO Queue, tensors in memory": 32, "TorchIO Queue, from nii.gz": 16}
+        )
         show(rates, ("ours, from the disk", "ours, decoded in memory"))
         augmented = {
             "ours, usual augmentation": ours(decoded, USUAL),
@@ -157,16 +161,31 @@ def monai_cache(stored: list[StoredCase]) -> Make:
     return lambda _: next(endless)
 
 
-def torchio_queue(stored: list[StoredCase]) -> Make:
+def in_memory(stored: list[StoredCase]) -> Iterator[tuple[Any, Any]]:
+    for case in stored:
+        decoded = case.decoded()
+        yield torch.from_numpy(decoded.voxels.astype(np.float32)), torch.from_numpy(decoded.label[None])
+
+
+def in_files(stored: list[StoredCase], folder: Path) -> Iterator[tuple[Any, Any]]:
+    folder.mkdir()
+    for number, (image, label) in enumerate(in_memory(stored)):
+        names = [folder / f"{number}_{kind}.nii.gz" for kind in ("image", "label")]
+        for name, voxels in zip(names, (image, label), strict=True):
+            nibabel.save(nibabel.Nifti1Image(voxels[0].numpy().astype(np.int16), np.eye(4)), name)
+        yield tuple(names)
+
+
+def torchio_queue(pairs: Iterable[tuple[Any, Any]]) -> Make:
+    """Give TorchIO tensors or files; a file is read each time that its case is drawn."""
     import torchio
 
-    subjects = [
-        torchio.Subject(
-            image=torchio.ScalarImage(tensor=torch.from_numpy(c.decoded().voxels.astype(np.float32))),
-            label=torchio.LabelMap(tensor=torch.from_numpy(c.decoded().label[None])),
+    subjects = []
+    for image, label in pairs:
+        how = "path" if isinstance(image, Path) else "tensor"
+        subjects.append(
+            torchio.Subject(image=torchio.ScalarImage(**{how: image}), label=torchio.LabelMap(**{how: label}))
         )
-        for c in stored
-    ]
     data_set = torchio.SubjectsDataset(subjects, transform=torchio.RescaleIntensity((0, 1), in_min_max=(-160, 240)))
     queue = torchio.Queue(data_set, 16, 4, torchio.UniformSampler(PATCH), num_workers=0)
     loader = torchio.SubjectsLoader(queue, batch_size=2, num_workers=0)

@@ -14,6 +14,14 @@ def _touch(*paths: Path) -> None:
         path.touch()
 
 
+def test_an_optional_channel_may_lack(tmp_path: Path) -> None:
+    for name in ("a_t1", "a_t2", "b_t1", "c_t2"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    found, _ = find_files([tmp_path], ["t1", "t2"], ["t2"])
+    assert {source.case_id: tuple(source.files) for source in found.sources} == {"a": ("t1", "t2"), "b": ("t1",)}
+    assert [(one.case_id, "channel t1" in one.reason) for one in found.passed] == [("c", True)]
+
+
 def test_files_and_folders_are_cases_by_name(tmp_path: Path) -> None:
     _touch(tmp_path / "in" / "b 1.nii.gz", tmp_path / "in" / "sub" / "a.mha", tmp_path / "in" / "._b.nii.gz",
            tmp_path / "in" / "notes.txt", tmp_path / "c.NII.GZ", tmp_path / "in" / "case10.nrrd",
@@ -81,3 +89,14 @@ def test_a_manifest_names_its_cases(tmp_path: Path) -> None:
 def test_inputs_that_do_not_exist_are_named_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)2 problems.*one.*two"):
         find_files([tmp_path / "one", tmp_path / "two"], ["image"])
+
+
+def test_dicom_beside_volumes_is_left_to_the_audit(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.nii.gz").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("no scan")
+    assert find_files([tmp_path], ("image",))[1] == ()
+    (tmp_path / "sub" / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    found, rest = find_files([tmp_path], ("image",))
+    assert [source.case_id for source in found.sources] == ["a"]
+    assert rest == (tmp_path,)

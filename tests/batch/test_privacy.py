@@ -23,7 +23,7 @@ from pipeline.imaging.labels import Labels
 from pipeline.imaging.write import write_mask
 
 LABELS = Labels.model_validate({0: "background", 3: "liver"})
-RECIPE = SimpleNamespace(labels=LABELS, channels=("image",), seen={})
+RECIPE = SimpleNamespace(labels=LABELS, channels=("image",), seen={}, codes={})
 
 
 def export(folder, synthetic):
@@ -52,7 +52,7 @@ def predict(found: Found, out) -> StatusTable:
                 continue
             mask = np.where(volume.voxels[0] > volume.voxels.mean(), 3, 0).astype(np.uint8)
             write_mask(mask, volume.geometry, out / "masks" / f"{source.case_id}.nii.gz")
-            prediction = SimpleNamespace(mask=mask, volumes_ml={"liver": 1.0}, probabilities={})
+            prediction = SimpleNamespace(mask=mask, volumes_ml={"liver": 1.0}, probabilities={}, confidence={})
             finished = Finished(source, volume, prediction, RECIPE, out)
             hooks = [write_preview, check_case, lambda one: write_dicom_seg(one, algorithm=Algorithm("liver"))]
             added = [one for one in (hook(finished) for hook in hooks) if one is not None]

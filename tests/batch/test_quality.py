@@ -46,7 +46,9 @@ def seen(tmp_path_factory):
 def check(seen, volume=None, mask=BALL, **more) -> tuple[str, ...]:
     volume = volume or image(77)
     volumes = {} if mask is None else {"ball": float((mask == 5).sum()) * volume.geometry.voxel_ml}
-    prediction = SimpleNamespace(**({"mask": mask, "volumes_ml": volumes, "probabilities": {}} | more))
+    prediction = SimpleNamespace(
+        **({"mask": mask, "volumes_ml": volumes, "probabilities": {}, "confidence": {}} | more)
+    )
     recipe = SimpleNamespace(labels=LABELS, channels=("image",), seen=seen)
     return check_case(Finished(Source("case", {}), volume, prediction, recipe, None)).review
 

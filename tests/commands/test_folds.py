@@ -50,6 +50,7 @@ def test_a_copy_in_another_fold_is_refused_by_folds_and_by_run(config, manifest,
     assert not list((manifest / "runs" / "c").glob("ingest-*/result.json"))
 
 
+@pytest.mark.slow
 def test_it_can_be_allowed(config, manifest, capsys):
     (manifest / "f.csv").write_text("case_id,fold\n" + "".join(f"c{number},{number // 3}\n" for number in range(6)))
     path = config("copies.csv", ", file: f.csv, allow_leakage: true")

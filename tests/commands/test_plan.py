@@ -8,6 +8,7 @@ from pipeline.__main__ import main
 from pipeline.config import load_config
 
 
+@pytest.mark.slow
 def test_from_a_manifest_to_a_config(manifest, capsys):
     words = ["plan", "x.csv", "--output", "configs/mine.yaml", "--max-minutes", "3", "--max-memory", "2"]
     assert main(words) == 0
@@ -19,6 +20,7 @@ def test_from_a_manifest_to_a_config(manifest, capsys):
     assert main(["run", "configs/mine.yaml", "--until", "sample", "--folds", "0"]) == 0
 
 
+@pytest.mark.slow
 def test_a_value_can_be_stated(manifest, capsys):
     assert main(["plan", "x.csv", "--set", "train.batch_size=1", "--set", "sample.patch_size=[8, 16, 8]"]) == 0
     text = capsys.readouterr().out

@@ -1,13 +1,19 @@
 """The commands that predict and package, and the three lines of Python."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.dicom.codes import Code, SegmentCode
+from pipeline.imaging.facts import survey_case
 from pipeline.imaging.read import read_image
-from tests.batch.models import make_run, make_volume
+from pipeline.imaging.training_range import training_range
+from tests.batch.models import LABELS, make_run, make_volume
+from tests.dicom import synthetic
 
 
 def test_predict_and_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,6 +43,46 @@ def test_refusals_before_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "no trained model is there" in capsys.readouterr().err
     assert main(["predict", str(run), str(tmp_path / "empty"), *out, "--fold", "3"]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_volumes_and_series_of_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A crash of a reader costs one case, files that are no scan are counted, and only exports are drawn."""
+    make_volume(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "in" / "notes.txt").write_text("no scan")
+    run, out = make_run(tmp_path / "run", folds=1), tmp_path / "out"
+    place = ["--output", str(out), "--set", "predict.precision=fp32", "--set", "machine.device=cpu"]
+    assert main(["predict", str(run), str(tmp_path / "in"), *place]) == 0
+    assert not (out / "previews").exists()
+    assert not (out / "report.html").exists()
+    synthetic.write(synthetic.make(1), tmp_path / "in" / "scan")
+    assert main(["predict", str(run), str(tmp_path / "in"), *place]) == 0
+    told = capsys.readouterr().out
+    assert "1 series, 1 usable, in " in told
+    assert "2 not DICOM, 0 DICOMDIR, 0 damaged" in told
+    assert "2 cases done, 0 failed" in told
+    assert len(list((out / "masks").glob("*.nii.gz"))) == 2
+    assert (out / "report.html").exists()
+
+
+def test_what_a_model_was_trained_on_and_its_codes_travel_with_it(tmp_path: Path) -> None:
+    make_volume(tmp_path / "thick.nii.gz")
+    facts = survey_case({"image": tmp_path / "thick.nii.gz"}, None, LABELS, "thick")
+    seen = training_range([facts], "MR")
+    assert seen is not None
+    muscle = SegmentCode(type=Code(value="71616004", meaning="Skeletal muscle"))
+    run = make_run(tmp_path / "run", folds=1, seen=seen.model_dump(mode="json"), codes={"soft": muscle})
+    synthetic.write(synthetic.make(1), tmp_path / "scan")
+    out = tmp_path / "out"
+    place = ["--output", str(out), "--set", "predict.precision=fp32", "--dicom-seg"]
+    assert main(["predict", str(run), str(tmp_path / "scan"), *place]) == 0
+    with (out / "status.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert "modality CT; trained on MR" in row["review"]
+    assert "intensities: " in row["review"]
+    assert "trained on" in (out / "report.html").read_text()
+    segments = pydicom.dcmread(next((out / "seg").glob("*.dcm"))).SegmentSequence
+    codes = {one.SegmentLabel: one.SegmentedPropertyTypeCodeSequence[0].CodeValue for one in segments}
+    assert codes["soft"] == "71616004"
 
 
 def test_three_lines_of_python(tmp_path: Path) -> None:

@@ -5,13 +5,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from pipeline.datasets.dicom_series import DicomSeries
 from pipeline.datasets.manifest import read_manifest
 from pipeline.datasets.write_manifest import write_manifest
+from pipeline.dicom.audit import audit
+from pipeline.dicom.codes import code_of, codes_of
+from pipeline.dicom.decode import read_series
+from pipeline.dicom.seg import Algorithm, write_seg
 from pipeline.errors import DataError
-from pipeline.imaging.read import read_case_images
+from pipeline.imaging.labels import Labels
+from pipeline.imaging.read import read_case, read_case_images
 
 
 @pytest.fixture
@@ -80,3 +86,28 @@ def test_real_study(real_data: Path) -> None:
     manifest = DicomSeries(folder=real_data / "dicom_mr_study").cases()
     assert len(manifest.cases) == 3
     assert len({case.group for case in manifest.cases}) == 1
+
+
+def test_segmentations_are_labels(tmp_path: Path, synthetic: ModuleType) -> None:
+    """There and back: what was written as DICOM is the label of its series, voxel for voxel, with names and codes."""
+    pytest.importorskip("highdicom")
+    synthetic.write(synthetic.make(1), tmp_path / "in/a")
+    (judged,) = audit([tmp_path / "in"]).judged
+    grid = read_series(judged.series).geometry
+    mask = np.random.default_rng(0).integers(0, 3, grid.shape).astype(np.uint8)
+    labels = Labels.model_validate({0: "background", 1: "liver", 2: "left_kidney"})
+    write_seg(mask, grid, judged.series, labels, tmp_path / "in/seg/result.dcm", algorithm=Algorithm("test"))
+    dataset = DicomSeries(folder=tmp_path / "in", labels_folder=tmp_path / "labels")
+    manifest = dataset.cases()
+    (case,) = manifest.cases
+    assert case.label == tmp_path / "labels" / f"{case.case_id}.nii.gz"
+    assert manifest.labels == labels
+    _, indices = read_case(case.images, case.label, manifest.labels, case_id=case.case_id)
+    assert indices is not None
+    np.testing.assert_array_equal(indices.voxels[0], mask)
+    assert codes_of(manifest.metadata) == {name: code_of(name) for name in ("liver", "left_kidney")}
+    write_manifest(manifest, tmp_path / "x.csv")
+    assert read_manifest(tmp_path / "x.csv") == manifest
+    without = dataset.model_copy(update={"labels_folder": None}).cases()
+    assert without.cases[0].label is None
+    assert "SEG holds no image" in " ".join(without.metadata["left_out"].values())

@@ -1,7 +1,9 @@
 """Decoding against SimpleITK, pydicom and dcm2niix, and the oddities that scanners write."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +182,7 @@ def test_stored_values_are_those_of_pydicom(name, pydicom_files):
 
 
 def test_real_series_are_those_of_dcm2niix(real_data, tmp_path):
-    program = shutil.which("dcm2niix")
+    program = shutil.which("dcm2niix", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     nibabel = pytest.importorskip("nibabel")
     if program is None:
         pytest.skip("dcm2niix is not installed")
@@ -210,7 +212,7 @@ def assert_same_image(volume, other) -> None:
 
 
 def test_series_of_pydicom_is_that_of_dcm2niix(pydicom_files, tmp_path):
-    program = shutil.which("dcm2niix")
+    program = shutil.which("dcm2niix", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     nibabel = pytest.importorskip("nibabel")
     if program is None:
         pytest.skip("dcm2niix is not installed")

@@ -97,6 +97,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_worker_processes_use_the_chosen_folder(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -343,6 +343,7 @@ def test_minutes_become_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_minutes_hold(tmp_path: Path) -> None:
     began = time.monotonic()
     outcome = train(

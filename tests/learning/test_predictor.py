@@ -205,7 +205,7 @@ def test_what_is_told_beside_the_mask() -> None:
     done: list[int] = []
     found = predictor.predict(VOLUME, "a", advance=done.append)
     assert found.mask is not None
-    assert set(found.seconds) == {"read", "prepare", "windows", "network", "native_grid"}
+    assert set(found.seconds) == {"read", "prepare", "windows", "network", "confidence", "native_grid"}
     assert found.peak_memory_mb > 100
     ml = 2.5 * 1.2 * 1.6 / 1000
     counts = {"soft": (found.mask == 2).sum(), "bone": (found.mask == 7).sum()}

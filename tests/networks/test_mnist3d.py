@@ -73,6 +73,7 @@ def test_a_last_batch_of_one_row_can_be_trained_on():
     assert module(torch.zeros(1, 1, 16, 16, 16)).shape == (1, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [Mnist3dNetwork(norm="batch"), Mnist3dKeras(dropout=0.0), ResNet3d(dropout=0.0)])
 def test_the_networks_learn_eight_volumes_by_heart(network):
     torch.manual_seed(0)

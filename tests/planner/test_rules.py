@@ -2,6 +2,8 @@
 
 from math import prod
 
+import pytest
+
 from pipeline.config import PLANNED
 from pipeline.planner.rules import RULES
 
@@ -42,6 +44,7 @@ def test_small_structures_keep_their_voxels(planning):
     assert "lose the smallest class" in choices["ingest.spacing_mm"].why
 
 
+@pytest.mark.slow
 def test_a_gpu_takes_larger_patches_and_wider_networks(planning):
     facts = planning.facts((200, 300, 300))
     on_cpu, _ = planning.plan(facts)
@@ -50,6 +53,7 @@ def test_a_gpu_takes_larger_patches_and_wider_networks(planning):
     assert on_gpu("network.features")[0] == 32
 
 
+@pytest.mark.slow
 def test_little_memory_and_little_time_make_smaller_plans(planning):
     facts = planning.facts((200, 200, 200))
     wide, _ = planning.plan(facts)

@@ -8,23 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import listed
 from pipeline.metrics.columns import label_of
 from pipeline.progress import clock
 from pipeline.stages.report.data import ReportData, Training
-from pipeline.stages.report.page import (
-    Cell,
-    Column,
-    Facts,
-    Figure,
-    Item,
-    Section,
-    Table,
-    Text,
-    listed,
-    number,
-    png,
-    svg,
-)
+from pipeline.stages.report.page import Cell, Column, Facts, Figure, Item, Section, Table, Text, number, png, svg
 from pipeline.stages.report.plots import curves
 from pipeline.stages.report.words import volume
 

@@ -91,6 +91,7 @@ def collect(context: StageContext, inputs: Inputs, *, pictures: int) -> ReportDa
         which=first or OUT_OF_FOLD,
         test=(sets[TEST], summary[TEST]) if tested else None,
         baseline={name: Baseline(**entry) for name, entry in summary.get("threshold_baseline", {}).items()},
+        postprocess=summary.get("postprocess", {}),
         trainings=tuple(_training(model) for model in inputs.train),
         overlays=tuple(_overlays(inputs, sets[first], summary[first], pictures)) if first and pictures else (),
         patches=_patches(inputs.sample),

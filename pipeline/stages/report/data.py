@@ -104,6 +104,8 @@ class ReportData:
     test: tuple[pd.DataFrame, Mapping[str, Any]] | None = None
     """Rows and summary of the test cases where both sets were predicted."""
     baseline: Mapping[str, Baseline] = field(default_factory=dict)
+    postprocess: Mapping[str, Any] = field(default_factory=dict)
+    """What `choose_postprocess` found; empty where none was asked for."""
     trainings: tuple[Training, ...] = ()
     overlays: tuple[Overlay, ...] = ()
     patches: bytes | None = None

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.errors import plural
+from pipeline.errors import listed, plural
 from pipeline.metrics.columns import label_of, unit_of
 from pipeline.progress import clock
 from pipeline.stages.report.background import data_section, run_section, training_section
 from pipeline.stages.report.data import ReportData
-from pipeline.stages.report.page import Card, Note, Page, listed
+from pipeline.stages.report.mending import postprocess_section
+from pipeline.stages.report.page import Card, Note, Page
 from pipeline.stages.report.results import cases_section, results_section
 from pipeline.stages.report.words import figure, presence_counts, reasons, scored, summary_of
 
@@ -21,7 +22,7 @@ def build_page(data: ReportData) -> Page:
     patients = len({case.group for case in data.cases})
     what = f"{data.task.capitalize()} of {plural(len(data.class_names), 'class')}" if data.class_names else data.task
     amount = f"{data.dataset}, {plural(len(data.cases), 'case')} of {plural(patients, 'patient')}"
-    results = [results_section(data), cases_section(data), *data.extra]
+    results = [results_section(data), cases_section(data), postprocess_section(data), *data.extra]
     if data.test:
         results.insert(
             1, results_section(replace(data, rows=data.test[0], summary=data.test[1], which="test", baseline={}))

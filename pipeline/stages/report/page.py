@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -179,11 +178,6 @@ def svg(content: str) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """Write a figure with so many decimals; a dash where there is none."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Join words as a sentence does: `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 _SORT = """

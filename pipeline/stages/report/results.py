@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.errors import listed
 from pipeline.metrics.columns import label_of, unit_of
 from pipeline.stages.report.data import ReportData
-from pipeline.stages.report.page import Cell, Column, Figure, Item, Row, Section, Table, Text, listed, number, png, svg
+from pipeline.stages.report.page import Cell, Column, Figure, Item, Row, Section, Table, Text, number, png, svg
 from pipeline.stages.report.plots import distributions, volumes
 from pipeline.stages.report.words import figure, is_share, scored, signed, sort_key, summary_of, titled, volume
 

@@ -153,3 +153,25 @@ def test_leaks_come_first_and_the_verdict_promises_nothing(report_data):
     assert "too good" in first.text
     assert first.items == leaky.leaks
     assert not any("too good" in note.text for note in notes(report_data))
+
+
+def test_post_processing_says_what_was_tried_and_kept(report_data):
+    found = {
+        "cases": 4,
+        "tried": [{"name": "largest_component"}, {"name": "fill_holes"}],
+        "raw": {"liver": 0.8, "spleen": 0.7, "lung": 0.9},
+        "classes": {
+            "liver": {"steps": [{"name": "largest_component"}], "kept": True, "raw": 0.8, "mended": 0.85,
+                      "mended_nested": 0.84, "cases": 4},
+            "spleen": {"steps": [{"name": "fill_holes"}], "kept": False, "raw": 0.7, "mended": 0.71,
+                       "mended_nested": 0.7, "cases": 4},
+        },
+    }  # fmt: skip
+    made = build_page(replace(report_data, postprocess=found))
+    (section,) = [one for one in made.sections if one.anchor == "postprocess"]
+    assert "largest component and fill holes" in section.lead
+    rows = [[cell.text for cell in row] for row in section.items[0].rows]
+    assert rows[0] == ["liver", "0.8000", "0.8500", "0.8400", "largest component", "yes"]
+    assert rows[1][-1].startswith("no, ")
+    assert rows[2][1:] == ["0.9000", "–", "–", "none", "no gain"]
+    assert not [one for one in build_page(report_data).sections if one.anchor == "postprocess" and one.items]

@@ -17,7 +17,6 @@ from pipeline.stages.report.page import (
     Section,
     Table,
     Text,
-    listed,
     number,
     png,
     render,
@@ -154,6 +153,5 @@ def test_section_without_items_is_left_out(page):
     assert "Nothing here" not in text
 
 
-def test_numbers_and_lists():
+def test_numbers():
     assert (number(0.12345), number(2.0, 1), number(None), number(float("nan"))) == ("0.123", "2.0", "–", "–")
-    assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
