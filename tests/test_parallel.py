@@ -57,6 +57,7 @@ def test_a_bad_case_is_a_failure_and_the_rest_goes_on(workers: int) -> None:
     assert failures(results) == {"c3": "case 3: is bad"}
 
 
+@pytest.mark.slow
 def test_a_dying_process_is_blamed_on_its_case_alone() -> None:
     results = _run(die_on_two, [1, 2, 3, 4])
     assert "died" in results["c2"].message
@@ -69,6 +70,7 @@ def test_a_bug_is_raised_with_the_case_named() -> None:
     assert any("case c" in note for note in raised.value.__notes__)
 
 
+@pytest.mark.slow
 def test_jobs_too_large_for_the_budget_run_one_after_another(tmp_path: Path) -> None:
     _run(note_times, [1, 2, 3], workers=3, memory_bytes=10, each=6, extra=(str(tmp_path),))
     spans = sorted(tuple(map(float, (tmp_path / str(n)).read_text().split())) for n in (1, 2, 3))

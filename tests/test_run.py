@@ -231,6 +231,7 @@ def _broken_manifest(finished: Path, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_bad_case_is_named_at_once_and_nothing_is_made(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

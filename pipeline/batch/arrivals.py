@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipeline.batch.record import forget, read_records
+from pipeline.batch.record import forget, read_record, record_path
 from pipeline.batch.sources import Found, Passed, Source
 from pipeline.batch.status import FAILED, StatusTable
 from pipeline.batch.watch import STATE, Arrived, Outcome
-from pipeline.errors import plural
+from pipeline.errors import DataError, plural
 from pipeline.workspace import write_json
 
-_PASSED = "passed"
+_PASSED, _CASES = "passed", "cases"
 
 
 class Arrivals:
@@ -36,11 +36,14 @@ class Arrivals:
 
     def __call__(self, arrived: Arrived) -> Outcome:
         """Predict the usable series among the files; say what became of them."""
-        found = self.find(arrived.files)
+        try:
+            found = self.find(arrived.files)
+        except DataError:  # its text would name the file
+            raise DataError("a file of it went away while it was looked at") from None
         if arrived.late:
             late = f"re-opened: {plural(arrived.late, 'file')} came after it had been predicted"
             found = Found(tuple(_noted(source, late) for source in found.sources), found.passed)
-            self._forget_parts(arrived.name, {source.case_id for source in found.sources})
+        self._forget_others(arrived.name, [source.case_id for source in found.sources])
         write_json(self._path(arrived.name), [asdict(one) for one in found.passed])
         table = self.predict(Found(found.sources, self._all_passed()))
         if self.finish is not None:
@@ -52,11 +55,17 @@ class Arrivals:
         found = sorted((self.folder / STATE / _PASSED).glob("[!.]*.json"))
         return tuple(Passed(**one) for path in found for one in json.loads(path.read_text()))
 
-    def _forget_parts(self, name: str, case_ids: set[str]) -> None:
-        """Remove results of a series that is made of other parts now."""
-        for case_id, record in read_records(self.folder).items():
-            if case_id not in case_ids and (case_id == name or case_id.startswith(f"{name}-")):
+    def _forget_others(self, name: str, case_ids: Sequence[str]) -> None:
+        """Remove results of what arrived that it does not have any more: other parts, or series refused now.
+
+        Which cases it has is kept, since neither a keyed hash nor a study's name leads from it to them.
+        """
+        path = self.folder / STATE / _CASES / f"{name}.json"
+        before = json.loads(path.read_text()) if path.exists() else []
+        for case_id in set(before) - set(case_ids):
+            if (record := read_record(record_path(self.folder, case_id))) is not None:
                 forget(record, self.folder)
+        write_json(path, list(case_ids))
 
     def _path(self, name: str) -> Path:
         return self.folder / STATE / _PASSED / f"{name}.json"

@@ -28,6 +28,10 @@ DEFAULT_SECONDS = 900.0
 _START_SECONDS, _GRACE_SECONDS = 120.0, 5.0
 
 
+class ReaderBug(RuntimeError):
+    """A call in the child raised what it never should; its text says the kind and the place, and quotes no file."""
+
+
 class Child:
     """Runs functions in a process of its own, which lives on from call to call while it is healthy.
 
@@ -67,6 +71,7 @@ class Child:
 
         Raises:
             DataError: the function refused with a `PipelineError`, or the child died, took too long or too much.
+            ReaderBug: it raised anything else.
         """
         with self._lock:
             return self._run(case_id, function, arguments)
@@ -113,7 +118,7 @@ class Child:
         if kind == "memory":
             raise DataError(self._took_too_much(case_id))
         if kind == "bug":
-            raise RuntimeError(f"while working on case {case_id} in a child process: {value}")
+            raise ReaderBug(f"case {case_id}: reading it met an unexpected {value}. Report it; is the file damaged?")
         return made
 
     def _started(self) -> Connection:

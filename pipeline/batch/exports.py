@@ -1,13 +1,13 @@
 """What lies in scanner exports: audited, chosen by rules, and ready to be predicted, or passed over with its reason."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.batch.sources import Found, Passed, Source
 from pipeline.dicom.audit import Judged, audit
 from pipeline.dicom.rules import Rules, Selection, select
-from pipeline.dicom.series import Series, hashed_id
+from pipeline.dicom.series import Series, hashed_id, study_of
 from pipeline.errors import ConfigError, plural
 from pipeline.progress import Progress
 
@@ -121,7 +121,10 @@ def _rules_for(model: str, rules: Rules | None) -> Rules | None:
 
 
 def _same_model(named: str, model: str) -> bool:
-    return named == model or Path(named).name == Path(model).name or Path(named).resolve() == Path(model).resolve()
+    """Say whether rules name a model: by its path or the end of it, so that two `model.zip` are never mixed up."""
+    wanted, given = Path(named), Path(model).resolve()
+    parts = wanted.parts
+    return wanted.resolve() == given or (not wanted.is_absolute() and given.parts[-len(parts) :] == parts)
 
 
 def _check_channels(channels: Sequence[str], rules: Rules | None) -> None:
@@ -166,9 +169,9 @@ def _together(
 ) -> Found:
     """Make one source of the series of a study, where there is exactly one for each channel."""
     channel_of = {rule.name: rule.channel for rule in rules.rules}
-    studies: dict[str, dict[str, list[Judged]]] = {}
+    studies: dict[Hashable, dict[str, list[Judged]]] = {}
     for one in chosen:
-        study = studies.setdefault(one.series.header.study_uid, {})
+        study = studies.setdefault(study_of(one.series), {})
         for name in dict.fromkeys(channel_of[rule] for rule in selection.chosen[one.series.case_id]):
             study.setdefault(name, []).append(one)
     sources, passed = [], []

@@ -174,8 +174,8 @@ def grid_of(source: Source, look: Look = read_geometry) -> Geometry:
         return _grid_of_series(source)
     try:
         return look(next(iter(source.files.values()))[0])
-    except DataError:
-        return Geometry(shape=_CT)
+    except (DataError, OSError, RuntimeError):
+        return Geometry(shape=_CT)  # reading it will say what is wrong, and cost that case only
 
 
 def working_shape(grid: Geometry, recipe: InferenceRecipe) -> Size:

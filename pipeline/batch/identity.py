@@ -37,7 +37,7 @@ def state_of(source: Source) -> str:
             found.append([str(path), about.st_size, about.st_mtime_ns])
         except OSError:
             found.append([str(path), None, None])
-    return digest(found)
+    return digest([*found, *_frames(source)])
 
 
 def identify(source: Source) -> Identity:
@@ -53,8 +53,16 @@ def identify(source: Source) -> Identity:
         where = {} if source.series is not None else {"path": str(path)}
         files.append({"channel": channel, "sha256": known[path], "bytes": _size(path), **where})
     # Sorted, since the instances of a series are the same whatever they are called.
-    sha256 = digest([[channel, sorted(hashes)] for channel, hashes in by_channel.items()])
+    contents = [[channel, sorted(hashes)] for channel, hashes in by_channel.items()]
+    sha256 = digest([*contents, *_frames(source)])
     return Identity(sha256, state, tuple(files))
+
+
+def _frames(source: Source) -> list[list[int]]:
+    """Return which frames of files of many a case is made of: one file may hold several phases, each a case."""
+    listed = source.series if isinstance(source.series, tuple) else (source.series,) if source.series else ()
+    chosen = [[plane.frame for plane in series.planes] for series in listed]
+    return chosen if any(map(any, chosen)) else []
 
 
 def _files(source: Source) -> list[tuple[str, Path]]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from pipeline.dicom import elements
 from pipeline.dicom.header import read_elements, read_planes
 from pipeline.dicom.plane import Unread
-from pipeline.dicom.series import hashed_id
+from pipeline.dicom.series import hashed_id, is_uid
 from pipeline.plugin import Settings
 
 _EXPECTED_TAG = 0x00201209
@@ -64,13 +63,14 @@ class Incoming:
         self._units: dict[str, _Unit] = {}
         self._unit_of: dict[Path, str] = {}
         self._seen: dict[Path, tuple[int, int]] = {}
+        self._damaged: dict[Path, set[Path]] = {}
 
     def look(self) -> None:
         """Notice what is new, changed or gone."""
         now = self.clock()
         current = dict(_files(self.folder))
         for path in self._seen.keys() - current.keys():
-            self._forget(path)
+            self._forget(path, now)
         for path, state in current.items():
             if self._seen.get(path) != state:
                 self._take(path, state, now)
@@ -81,17 +81,28 @@ class Incoming:
         return tuple(sorted(self._units))
 
     def files(self, name: str) -> tuple[Path, ...]:
-        """Return the files of a series, in order."""
-        return tuple(sorted(self._units[name].files))
+        """Return the files of a series, in order, and what is damaged in their folders: it may be a slice of it."""
+        own = self._units[name].files
+        beside = (self._damaged.get(folder, set()) for folder in {path.parent for path in own})
+        return tuple(sorted(own.keys() | set().union(*beside)))
 
     def changed(self, name: str) -> float:
         """Return when a series was last seen to change."""
         return self._units[name].changed
 
+    def state(self, name: str) -> str:
+        """Return the hash of where the files of a series lie, how large they are and when they were changed."""
+        told = [(os.fsencode(path), self._seen.get(path)) for path in self.files(name)]
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    def quiet_seconds(self, name: str) -> float:
+        """Return for how long a series has not changed."""
+        return self.clock() - self._units[name].changed
+
     def waits_for(self, name: str) -> str:
         """Say what a series still waits for; an empty text where it is complete."""
         unit, options = self._units[name], self.options
-        quiet = self.clock() - unit.changed
+        quiet = self.quiet_seconds(name)
         folders = _with_parents({path.parent for path in unit.files}, self.folder)
         if options.lock and any((folder / options.lock).exists() for folder in folders):
             return f"{options.lock} to go"
@@ -108,32 +119,38 @@ class Incoming:
     def _take(self, path: Path, state: tuple[int, int], now: float) -> None:
         found = read_planes(str(path), b"watch")
         if isinstance(found, Unread):
-            self._forget(path)
+            self._forget(path, now)
+            if found.kind == "damaged":
+                self._damaged.setdefault(path.parent, set()).add(path)
             return
+        self._damaged.get(path.parent, set()).discard(path)
         header = found[0].header
         uid = header.series_uid if self.options.unit == "series" else header.study_uid
         name = self._name(uid, path)
         if self._unit_of.get(path, name) != name:
-            self._forget(path)
+            self._forget(path, now)
         unit = self._units.setdefault(name, _Unit(name))
         self._unit_of[path] = name
         unit.files[path], unit.changed = state, now
         if self.options.expected == "header" and not unit.expected:
             unit.expected = _expected(path)
 
-    def _forget(self, path: Path) -> None:
+    def _forget(self, path: Path, now: float) -> None:
         """Drop a file that is gone: a folder that is tidied up makes no series new."""
+        self._damaged.get(path.parent, set()).discard(path)
         name = self._unit_of.pop(path, None)
         if name is not None:
-            self._units[name].files.pop(path, None)
-            if not self._units[name].files:
+            unit = self._units[name]
+            unit.files.pop(path, None)
+            unit.changed = now  # a folder that is moved away or not there for a moment is no quiet one
+            if not unit.files:
                 del self._units[name]
 
     def _name(self, uid: str, path: Path) -> str:
-        if not re.fullmatch(r"[0-9.]{1,64}", uid):
+        if not is_uid(uid):
             # Lost, or not a UID and so perhaps a name: its folder stands for it, as in the audit.
-            folder = str(path.parent.relative_to(self.folder))
-            uid = f"nouid-{hashlib.sha256(folder.encode()).hexdigest()[:16]}"
+            folder = os.fsencode(path.parent.relative_to(self.folder))
+            uid = f"nouid-{hashlib.sha256(folder).hexdigest()[:16]}"
         return hashed_id(uid, self.key) if self.key else uid
 
 
@@ -149,7 +166,8 @@ def _files(folder: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
             except OSError:
                 continue
             if path.is_file():
-                yield path, (state.st_size, state.st_mtime_ns)
+                # Rights that are given later change the second time only.
+                yield path, (state.st_size, max(state.st_mtime_ns, state.st_ctime_ns))
 
 
 def _expected(path: Path) -> int:

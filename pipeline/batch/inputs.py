@@ -135,16 +135,24 @@ def _volumes(path: Path) -> Iterator[Path]:
             yield path
         return
     for folder, names, files in os.walk(path):
+        if folder != str(path) and is_output(Path(folder)):
+            names.clear()  # masks of an earlier start are no images
+            continue
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
             if name.lower().endswith(ENDINGS) and not name.startswith("."):
                 yield Path(folder) / name
 
 
+def is_output(folder: Path) -> bool:
+    """Say whether a folder is one that predictions were written to."""
+    return (folder / "status.csv").is_file() and (folder / "provenance").is_dir()
+
+
 def _holds_dicom(folder: Path) -> bool:
     """Say whether a DICOM file lies beside the volumes of a folder: what is not looked at must not go unsaid."""
     for parent, names, files in os.walk(folder):
-        names[:] = [name for name in names if not name.startswith(".")]
+        names[:] = [name for name in names if not name.startswith(".") and not is_output(Path(parent, name))]
         for name in files:
             if name.lower().endswith(ENDINGS) or name.startswith("."):
                 continue

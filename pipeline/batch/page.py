@@ -177,13 +177,22 @@ def _pictures(
         case = str(row.get("case", ""))
         preview = folder / "previews" / f"{case}.png"
         drawn = series[case].series if case in series else None
-        if preview.exists():
-            found[case] = _small(preview, preview.stat().st_mtime_ns)
-        elif child is not None and drawn is not None and (picture := _thumbnail(child, case, drawn)):
+        picture = _of_preview(preview) if preview.exists() else b""
+        if not picture and child is not None and drawn is not None:
+            picture = _thumbnail(child, case, drawn)
+        if picture:
             found[case] = picture
         if len(found) >= _MOST_PICTURES:
             break
     return found
+
+
+def _of_preview(preview: Path) -> bytes:
+    """Return a small preview; empty where its file is damaged or went away: no page fails over a picture."""
+    try:
+        return _small(preview, preview.stat().st_mtime_ns)
+    except (OSError, ValueError, SyntaxError):
+        return b""
 
 
 @lru_cache(maxsize=_MOST_PICTURES)

@@ -29,6 +29,10 @@ def write_dicom_seg(
         )  # fmt: skip
     except DataError as error:
         return Added(review=(str(error),))
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        # What a header that is not as the standard has it makes highdicom raise; its text may quote a name.
+        what = f"its source's header is not as the standard has it ({type(error).__name__})"
+        return Added(review=(f"no DICOM segmentation: {what}. The mask as NIfTI is complete.",))
     return Added(files=(name,))
 
 

@@ -1,12 +1,12 @@
 """What the child process does that decodes files: one call after the other, within limits that the kernel holds."""
 
 import json
-import logging
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.imaging.volume import Volume
-
-logger = logging.getLogger(__name__)
 
 _KEPT_BYTES = 128 << 20
 """A child that holds this much more after a case than before its first is not well: it is replaced."""
@@ -64,11 +62,17 @@ def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[s
         # ITK turns a failed allocation into an error of its own.
         if "alloc" in str(error).lower():
             return "memory", None
-        logger.debug("in a child process", exc_info=True)
-        return "bug", f"{type(error).__name__}: {error}"
+        return "bug", f"{type(error).__name__} at {_place_of(error)}"
     if isinstance(made, Volume):
         return "volume", made
     return ("array", made) if isinstance(made, np.ndarray) else ("value", made)
+
+
+def _place_of(error: Exception) -> str:
+    """Say where an exception was raised; its own text may quote the name of a file or what stands in a header."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if f"{os.sep}pipeline{os.sep}" in frame.filename] or frames
+    return f"{os.path.basename(ours[-1].filename)}:{ours[-1].lineno}"
 
 
 def _answer(connection: Connection, kind: str, value: Any, at_rest: int) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,16 @@ from pipeline.batch.page import Listed, list_series, write_page
 from pipeline.batch.previews import write_preview
 from pipeline.batch.quality import check_case
 from pipeline.batch.segments import name_study, write_dicom_seg
-from pipeline.batch.sources import After, Found
+from pipeline.batch.sources import Added, After, Finished, Found
 from pipeline.batch.status import StatusTable
 from pipeline.batch.watch import WatchOptions, watch
 from pipeline.dicom.audit import Judged
-from pipeline.dicom.codes import parse_codes
+from pipeline.dicom.codes import SegmentCode, parse_codes
 from pipeline.dicom.rules import parse_rules
 from pipeline.dicom.seg import Algorithm
 from pipeline.machine import core_count
 from pipeline.progress import Progress
+from pipeline.provenance import digest
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,22 @@ class Unattended:
             chosen.append(write_preview)
         if self.dicom_seg:
             codes = parse_codes(read_yaml(self.codes), str(self.codes)) if self.codes else None
-            chosen.append(partial(write_dicom_seg, algorithm=algorithm, codes=codes))
+            chosen.append(_Segments(algorithm, codes))
         if self.map_back:
             chosen.append(name_study)
         return tuple(chosen)
+
+
+class _Segments:
+    """Writes DICOM segmentations; its name tells the codes, so that other ones make every segmentation anew."""
+
+    def __init__(self, algorithm: Algorithm, codes: Mapping[str, SegmentCode] | None) -> None:
+        told = {name: code.model_dump() for name, code in (codes or {}).items()}
+        self.algorithm, self.codes = algorithm, codes
+        self.name = write_dicom_seg.__name__ + (f" {digest(told)[:12]}" if told else "")
+
+    def __call__(self, finished: Finished) -> Added | None:
+        return write_dicom_seg(finished, algorithm=self.algorithm, codes=self.codes)
 
 
 def finish_page(folder: Path, table: StatusTable, judged: Mapping[str, Judged], child: Child | None = None) -> Path:

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 from pipeline.batch.incoming import CompleteOptions, Incoming
-from pipeline.errors import PipelineError, plural
+from pipeline.errors import ConfigError, PipelineError, plural
 from pipeline.plugin import Settings
 from pipeline.progress import Progress
 from pipeline.workspace import only_owner, remove_leftovers, write_json, write_text
@@ -26,6 +27,8 @@ STATE = "watch"
 """Folder below OUT that remembers what was done with each series; its lock has one owner at a time."""
 QUARANTINE = "quarantine.csv"
 """Below OUT: what failed again and again, and why."""
+_FINAL = ("done", "refused", "quarantined")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WatchOptions(CompleteOptions):
@@ -75,6 +78,8 @@ class Entry(Settings):
     reason: str = ""
     content: tuple[str, ...] = ()
     """sha256 of its files, cut short, when it was last worked on."""
+    state: str = ""
+    """Hash of their paths, sizes and times then: while it is the same, a restart need not read them."""
     attempts: int = 0
     deaths: int = 0
     next_try: float = 0.0
@@ -101,8 +106,10 @@ def watch(
     What was begun when the process is killed is begun anew by the next one; what was finished stays.
 
     Raises:
-        ConfigError: another process watches for the same OUT.
+        ConfigError: another process watches for the same OUT, or there is no such folder.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder; expected one that fills. Correct the path, or make it.")
     with only_owner(out / STATE):
         watcher = Watcher(
             folder, out, work, options, key=key, progress=progress, clock=clock, free_bytes=free_bytes or _free_bytes
@@ -134,8 +141,12 @@ class Watcher:
         self.progress = progress or Progress()
         self._handled: dict[str, float] = {}
         self._is_full = False
+        self._paused_until = -math.inf
+        self._begun: set[str] = set()
+        self._held_back: set[str] = set()
         (out / STATE).mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out / STATE)
+        for inside in (out / STATE, *(out / STATE).glob("*/")):
+            remove_leftovers(inside)
 
     def look(self) -> int:
         """Work on everything that is complete now; return how many series were worked on."""
@@ -146,7 +157,11 @@ class Watcher:
                 continue
             if not self._has_room():
                 break
-            count += self._work_on(name)
+            try:
+                count += self._work_on(name)
+            except OSError as error:
+                self._pause(error)
+                break
         return count
 
     def entry(self, name: str) -> Entry | None:
@@ -157,15 +172,36 @@ class Watcher:
             return None
 
     def _is_due(self, name: str) -> bool:
-        if self.incoming.waits_for(name):
+        if waits := self.incoming.waits_for(name):
+            self._tell_long_wait(name, waits)
             return False
+        self._held_back.discard(name)
         entry = self.entry(name)
         if entry is not None and entry.status == "retry":
             return self.clock() >= entry.next_try
         # Nothing was seen to change since it was last dealt with.
         return self._handled.get(name, -1.0) < self.incoming.changed(name)
 
+    def _tell_long_wait(self, name: str, waits: str) -> None:
+        """Say once that a series is held back, such as by the lock of a sender that is no more."""
+        patience = max(self.options.patience_seconds, self.options.stable_seconds)
+        if self.incoming.quiet_seconds(name) >= patience and name not in self._held_back:
+            self._held_back.add(name)
+            self.progress.say(f"{name}: unchanged for {patience:g} seconds, but held back: {waits}")
+
+    def _pause(self, error: OSError) -> None:
+        """Begin nothing for a while: results, or what was done, cannot be written; what was in hand begins anew."""
+        if error.errno in _FULL:
+            self.progress.say("the disk is full: nothing new is begun until there is room")
+            self._is_full = True
+        else:
+            why = error.strerror or type(error).__name__
+            self.progress.say(f"what is done cannot be written down ({why}): nothing new is begun for a while")
+        self._paused_until = self.clock() + self.options.backoff_seconds
+
     def _has_room(self) -> bool:
+        if self.clock() < self._paused_until:
+            return False
         is_full = self.free_bytes(self.out) < self.options.min_free_gb * 1024**3
         if is_full != self._is_full:
             room = f"{self.options.min_free_gb:g} GiB"
@@ -177,7 +213,11 @@ class Watcher:
     def _work_on(self, name: str) -> int:
         """Work on a series unless it was done before; return how many were worked on."""
         changed = self.incoming.changed(name)
-        files = self.incoming.files(name)
+        files, state = self.incoming.files(name), self.incoming.state(name)
+        known = self.entry(name)
+        if known is not None and known.status in _FINAL and known.state == state:
+            self._handled[name] = changed
+            return 0
         content = _content(files)
         if content is None:
             return 0  # A file went away or changes: the next look knows more.
@@ -185,9 +225,8 @@ class Watcher:
         if entry is None:
             self._handled[name] = changed
             return 0
+        entry = entry.model_copy(update={"state": state})
         outcome = self._outcome(Arrived(name, files, entry.late))
-        if outcome is None:
-            return 0
         self._finish(name, entry, outcome)
         self._handled[name] = changed
         return 1
@@ -200,7 +239,8 @@ class Watcher:
         else:
             new = len(set(content) - set(before.content))
             if before.status == "working":
-                entry = before.model_copy(update={"deaths": before.deaths + 1, "content": content})
+                died = name not in self._begun  # else only room on the disk was missing
+                entry = before.model_copy(update={"deaths": before.deaths + died, "content": content})
                 if entry.deaths >= self.options.deaths:
                     self._quarantine(name, entry, f"this process died {entry.deaths} times while it worked on it")
                     return None
@@ -215,10 +255,15 @@ class Watcher:
                 self.progress.say(f"{name}: re-opened, {plural(new, 'file')} came late")
                 entry = Entry(status="working", content=content, reopened=1, late=new)
         self._remember(name, entry)
+        self._begun.add(name)
         return entry
 
-    def _outcome(self, arrived: Arrived) -> Outcome | None:
-        """Work, whatever that raises; None where only room on the disk was missing."""
+    def _outcome(self, arrived: Arrived) -> Outcome:
+        """Work, whatever that raises.
+
+        Raises:
+            OSError: the disk is full.
+        """
         try:
             return self.work(arrived)
         except PipelineError as error:
@@ -226,14 +271,12 @@ class Watcher:
         except MemoryError:
             return Outcome("failed", "memory ran out")
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self.progress.say("the disk is full: nothing new is begun until there is room")
-                self._is_full = True
-                return None
+            if error.errno in _FULL:
+                raise
             return Outcome("failed", error.strerror or type(error).__name__)
         except Exception as error:
             # A bug must not end a night's work; its text may hold the name of a file, so it is not shown.
-            logger.debug("while working on %s", arrived.name, exc_info=True)
+            logger.debug("%s while working on %s", type(error).__name__, arrived.name)
             return Outcome("failed", f"a bug: {type(error).__name__}; run with this series alone to see more")
 
     def _finish(self, name: str, entry: Entry, outcome: Outcome) -> None:

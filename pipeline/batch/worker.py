@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.batch.child import ReaderBug
 from pipeline.batch.identity import Identity, identify, state_of
 from pipeline.batch.label_table import write_label_table
 from pipeline.batch.record import FOLDER, CaseRecord, forget, hashes_of, read_record, read_records, record_path
@@ -34,6 +36,8 @@ from pipeline.workspace import only_owner, remove_leftovers
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 PROBABILITIES = "probabilities"
+_WRITTEN = ("masks", FOLDER, PROBABILITIES, "seg", "previews")
+"""Folders below OUT in which a killed process may leave files that it had not renamed yet."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -146,7 +150,7 @@ def _own(folder: Path, stack: ExitStack) -> None:
         raise ConfigError(
             f"{folder}: another process predicts into this folder. Wait for it, end it, or give another --output."
         ) from None
-    for inside in (folder, folder / "masks", folder / FOLDER, folder / PROBABILITIES):
+    for inside in (folder, *(folder / name for name in _WRITTEN), *(folder / PROBABILITIES).glob("*/")):
         remove_leftovers(inside)
 
 
@@ -203,11 +207,15 @@ def _guarded(source: Source, work: Callable[[], T]) -> T | Row:
         if error.errno in _FULL:
             raise
         reason = f"case {source.case_id}: a file cannot be read or written ({error.strerror or type(error).__name__})."
+    except ReaderBug as error:
+        reason = str(error)
     except Exception as error:  # a bug must not cost the other cases
         if _ran_out(error):
             reason = f"case {source.case_id}: memory ran out on the device. Use --ensemble in-turn."
         else:
-            log.exception("case %s: unexpected failure", source.case_id)
+            # Without the exception's text, which may quote the name of a file and so of a patient.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("case %s: unexpected %s\n%s", source.case_id, type(error).__name__, where)
             reason = f"case {source.case_id}: unexpected {type(error).__name__}; the log has its traceback. Report it."
     return Row(source.case_id, FAILED, reason, note=source.note)
 
@@ -262,9 +270,19 @@ def _compute(ready: _Ready, batch: Batch) -> _Computed:
 
 def _write(made: _Computed, batch: Batch) -> Row:
     """Write the files of a case, call the hooks, and write the record last."""
+    files: list[str] = []
+    try:
+        return _written(made, batch, files)
+    except BaseException:
+        # A mask without its record is no result, and must not pass for one.
+        for name in files:
+            (batch.folder / name).unlink(missing_ok=True)
+        raise
+
+
+def _written(made: _Computed, batch: Batch, files: list[str]) -> Row:
     started, prediction, folder = perf_counter(), made.prediction, batch.folder
     ready, source = made.ready, made.ready.source
-    files: list[str] = []
     if prediction.mask is not None:
         files.append(f"masks/{source.case_id}.nii.gz")
         write_mask(prediction.mask, prediction.geometry, folder / files[0])
@@ -272,8 +290,7 @@ def _write(made: _Computed, batch: Batch) -> Row:
         written = prediction.maps.write(folder / PROBABILITIES / source.case_id)
         files += [path.relative_to(folder).as_posix() for path in written]
         prediction.maps.close()
-    added = _call_hooks(made, batch)
-    files += [name for one in added for name in one.files]
+    added = _call_hooks(made, batch, files)
     seconds = {"read": ready.seconds, "compute": made.seconds, "write": perf_counter() - started}
     record = CaseRecord(
         case_id=source.case_id,
@@ -297,13 +314,19 @@ def _write(made: _Computed, batch: Batch) -> Row:
     return record.row()
 
 
-def _call_hooks(made: _Computed, batch: Batch) -> list[Added]:
+def _call_hooks(made: _Computed, batch: Batch, files: list[str]) -> list[Added]:
+    """Call what follows a mask; add the files that it makes."""
     if made.ready.volume is None:
         return []
     finished = Finished(
         made.ready.source, made.ready.volume, made.prediction, batch.predictor.recipe, batch.folder
     )  # fmt: skip
-    return [added for hook in batch.after if (added := hook(finished)) is not None]
+    made_by: list[Added] = []
+    for hook in batch.after:
+        if (added := hook(finished)) is not None:
+            made_by.append(added)
+            files += added.files
+    return made_by
 
 
 def _input(identity: Identity, prediction: Prediction) -> dict[str, Any]:
@@ -324,4 +347,5 @@ def _model(batch: Batch) -> dict[str, Any]:
 
 def _name(hook: After) -> str:
     inner = getattr(hook, "func", hook)
-    return str(getattr(inner, "name", "") or getattr(inner, "__name__", "") or type(inner).__name__)
+    names = (getattr(one, name, "") for one, name in ((hook, "name"), (inner, "name"), (inner, "__name__")))
+    return str(next((name for name in names if name), type(inner).__name__))

@@ -58,15 +58,18 @@ def main(arguments: argparse.Namespace) -> int:
     """Print and write the table of findings; return the exit code."""
     from pipeline.doctor.checkup import check_up
     from pipeline.doctor.findings import exit_code, summary, to_csv, to_text
-    from pipeline.doctor.repair import plan_repairs, refuse_output, remaining
+    from pipeline.doctor.repair import plan_repairs, refuse_output, refuse_written, remaining
     from pipeline.progress import TerminalProgress
     from pipeline.workspace import write_text
 
     _refuse_arguments(arguments)
     progress = TerminalProgress()
     subject = _subject(arguments, progress)
+    sources = [arguments.source, *([subject.file] if subject.file else [])]
     if arguments.fix and arguments.output:
-        refuse_output(subject.manifest, subject.file, arguments.output)
+        refuse_output(subject.manifest, sources, arguments.output)
+    if arguments.output_table:
+        refuse_written(subject.manifest, sources, [arguments.output_table], f"--output-table {arguments.output_table}")
     found = check_up(subject.manifest, subject.machine, progress, subject.expectation)
     if found.findings:
         print(to_text(found.findings))

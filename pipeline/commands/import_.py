@@ -37,10 +37,13 @@ def main(arguments: argparse.Namespace) -> int:
     """Write the manifest."""
     import pipeline.config  # noqa: F401  a data set may be registered by a plug-in that imports it
     from pipeline.commands.arguments import named_dataset
-    from pipeline.datasets.write_manifest import write_manifest
-    from pipeline.errors import plural
+    from pipeline.datasets.write_manifest import refuse_foreign, write_manifest
+    from pipeline.errors import ConfigError, plural
     from pipeline.plugin import load_plugins
 
+    refuse_foreign(arguments.output)
+    if arguments.output.resolve() == arguments.source.resolve():
+        raise ConfigError(f"--output {arguments.output}: it is the source, which is never modified. Name another.")
     load_plugins(())
     dataset = named_dataset(arguments)
     if "labels_folder" in type(dataset).model_fields and getattr(dataset, "labels_folder", None) is None:
@@ -63,6 +66,7 @@ def _labels(arguments: argparse.Namespace, manifest: "Manifest") -> tuple["Label
 
     from pipeline.config import override
     from pipeline.datasets.label_names import name_values
+    from pipeline.datasets.manifest import labels_beside
     from pipeline.errors import ConfigError
     from pipeline.imaging.labels import Labels
     from pipeline.machine import core_count
@@ -77,6 +81,9 @@ def _labels(arguments: argparse.Namespace, manifest: "Manifest") -> tuple["Label
             ) from None
     if manifest.labels or not any(case.label for case in manifest.cases):
         return None, False
+    if kept := labels_beside(arguments.output):
+        print(f"labels kept as {arguments.output.with_suffix('.yaml')} names them; --labels changes them")
+        return kept, False
     return name_values(manifest.cases, arguments.workers or core_count(), TerminalProgress()), True
 
 

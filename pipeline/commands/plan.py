@@ -55,8 +55,6 @@ def _stated(arguments: argparse.Namespace) -> dict[str, object]:
     from pipeline.planner.propose import only_kept, starting_tree
     from pipeline.plugin import load_plugins
 
-    if arguments.output is not None and arguments.output.resolve() == arguments.source.resolve():
-        raise ConfigError(f"plan: --output {arguments.output} is the file that is planned from. Name another one.")
     if arguments.source.suffix.lower() == ".csv":
         tree = starting_tree(arguments.source)
     else:
@@ -64,6 +62,8 @@ def _stated(arguments: argparse.Namespace) -> dict[str, object]:
         tree = only_kept(tree) if arguments.anew else tree
     for text in arguments.overrides:
         tree = merge(tree, override(text))
+    if arguments.output is not None:
+        _refuse_output(arguments.output, arguments.source, tree.get("dataset"))
     if arguments.max_memory is not None:
         tree = merge(tree, {"machine": {"max_memory_gb": arguments.max_memory}})
     if arguments.max_minutes is not None:
@@ -73,3 +73,13 @@ def _stated(arguments: argparse.Namespace) -> dict[str, object]:
         raise ConfigError(f"{arguments.source}: plugins: found {plugins!r}; expected a list of module names.")
     load_plugins(plugins, search=arguments.source.parent)
     return tree
+
+
+def _refuse_output(output: Path, source: Path, dataset: object) -> None:
+    """Make sure that the plan replaces neither what it is made from nor the labels beside a manifest."""
+    from pipeline.errors import ConfigError
+
+    path = dataset.get("path") if isinstance(dataset, dict) else None
+    files = [source, *([Path(path), Path(path).with_suffix(".yaml")] if isinstance(path, str) and path else [])]
+    if output.resolve() in {file.resolve() for file in files}:
+        raise ConfigError(f"plan: --output {output} is a file that is planned from. Name another one.")

@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=Path, nargs="+", metavar="INPUT", dest="inputs",
                         help="where the input lies now, if it was moved; found by its content")  # fmt: skip
     parser.add_argument("--roi", type=Path, metavar="FOLDER", help="regions of interest, if any were given")
+    parser.add_argument("--rules", type=Path, metavar="YAML", help="as given when predicting; for several channels")
     parser.add_argument("--allow-uneven", action="store_true", help="as it was given when predicting")
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE", dest="plugins",
                         help="a module of your own that the model's network comes from")  # fmt: skip
@@ -38,7 +39,10 @@ def main(arguments: argparse.Namespace) -> int:
     found, rest = find_files(arguments.inputs, channels) if arguments.inputs else (None, ())
     where = {"model": arguments.model, "roi": arguments.roi}
     folder = arguments.record.resolve().parent.parent
-    asked = Unattended(channels=channels, allow_uneven=arguments.allow_uneven)
+    asked = Unattended(
+        channels=channels, model=str(arguments.model or record.model.get("path", "")), rules=arguments.rules,
+        allow_uneven=arguments.allow_uneven,
+    )  # fmt: skip
     if found is not None and rest:
         found = found + asked.find(rest)
     with asked.child() as child:

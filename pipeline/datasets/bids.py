@@ -1,5 +1,6 @@
 """Data sets in the Brain Imaging Data Structure (BIDS), read in place."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pipeline.datasets.listing import Listing, distinct, read_json, read_text_ta
 from pipeline.datasets.patterns import files_below
 from pipeline.errors import DataError
 from pipeline.imaging.labels import Labels
+
+log = logging.getLogger(__name__)
 
 _NOTHING = ("", "n/a", "N/A")
 _Scan = tuple[str, str, str]
@@ -67,6 +70,8 @@ class Bids(Dataset):
             listing.add(case_id, files, label, group=safe_id(scan[0]), **people.known(scan[0], listing.problems))
             for column, value in people.others(scan[0]).items():
                 columns.setdefault(column, {})[case_id] = value
+        if listing.cases and all(case.label is None for case in listing.cases):
+            _say_no_labels(labels_in, self.label_suffix)
         meaning = _read_names(labels_in, listing.problems)
         return listing.manifest(meaning, metadata=_metadata(folder, columns))
 
@@ -147,6 +152,14 @@ def _label_of(scan: _Scan, labels: Iterable[_File], scans: Iterable[_Scan], prob
     return fits[0].path if fits else None
 
 
+def _say_no_labels(root: Path, suffix: str) -> None:
+    """Tell which kinds of files there are, where none of the labels that are looked for fits."""
+    kinds = Counter(one.suffix for place in ("sub-*", "*/sub-*") for one in _files(root, place))
+    if kinds:
+        found = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
+        log.warning("no label *_%s fits an image; %s holds %s: say which with label_suffix", suffix, root, found)
+
+
 @dataclass(frozen=True)
 class _People:
     """What `participants.tsv` says of each subject."""
@@ -166,7 +179,11 @@ class _People:
         if lacking:
             raise DataError(f"{path}: there is no column {lacking[0]!r}; found {', '.join(table.columns)}.")
         rows = [{str(key): str(cell) for key, cell in row.items()} for row in table.to_dict("records")]
-        return cls({f"sub-{row['participant_id'].removeprefix('sub-')}": row for row in rows}, site, class_column)
+        ids = [f"sub-{row['participant_id'].removeprefix('sub-')}" for row in rows]
+        twice = [subject for subject, count in Counter(ids).items() if count > 1]
+        if twice:
+            raise DataError(f"{path}: {twice[0]} stands in it twice; expected each subject once. Remove one row.")
+        return cls(dict(zip(ids, rows, strict=True)), site, class_column)
 
     def known(self, subject: str, problems: list[str]) -> dict[str, Any]:
         row = self.rows.get(subject, {})

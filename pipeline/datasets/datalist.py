@@ -20,6 +20,8 @@ _USUAL = {
     **{name: (name,) for name in ("group", "site", "split", "fold", "annotated")},
 }
 """Field -> columns that it is found in where nothing is said, in small letters."""
+_PATIENT = ("patient", "patientid", "patient_id", "subject", "subjectid", "subject_id")
+"""Columns that are the group where they are not the case."""
 _LISTS = {"training": ("train", None), "validation": ("train", 0), "testing": ("test", None), "test": ("test", None)}
 """List of a MONAI datalist -> split and fold of its cases."""
 
@@ -120,6 +122,11 @@ def _mapping(
         if field not in (*_FIELDS, "image"):
             raise DataError(f"columns: there is no field {field!r}; they are image, {', '.join(_FIELDS)}.")
         mapping[field] = _listed(columns)
+    if "group" not in mapping:
+        used = {column for columns in mapping.values() for column in columns}
+        patient = next((lower[name] for name in _PATIENT if name in lower and lower[name] not in used), None)
+        if patient is not None:
+            mapping["group"] = [patient]
     absent = [column for columns in mapping.values() for column in columns if column not in known]
     if absent:
         raise DataError(f"{path}: there is no column {absent[0]!r}; found {', '.join(known)}. Correct columns.")
@@ -145,9 +152,13 @@ def _label(row: Mapping[str, Any], mapping: Mapping[str, list[str]], folder: Pat
     return folder / Path(value).expanduser() if _is_file(value) else None
 
 
+_OTHER_FILE = re.compile(r"\.(npy|npz|png|tiff?|dcm|gz|mgz|h5|jpe?g)$", re.IGNORECASE)
+"""Endings of files that are none of ours: no class is called so."""
+
+
 def _is_file(value: str) -> bool:
     """Whether a label is a file; numbers and words are classes of the whole volume."""
-    return bool(split_ending(Path(value).name)[1]) or "/" in value
+    return bool(split_ending(Path(value).name)[1]) or "/" in value or bool(_OTHER_FILE.search(value))
 
 
 def _values(

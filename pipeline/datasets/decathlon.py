@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.datasets.base import Dataset, Manifest, datasets
-from pipeline.datasets.listing import Listing, distinct, named_values, read_json, split_ending
+from pipeline.datasets.listing import Listing, distinct, named_values, read_json, split_ending, warn_number
 from pipeline.errors import DataError
 
 _LISTS = ("training", "test")
@@ -31,6 +31,7 @@ class Decathlon(Dataset):
         listing.channels = _read_channels(table, listing.problems)
         labels = named_values(table.get("labels"), listing.problems)
         _add_training(table, folder, listing)
+        warn_number(folder, table, len(table.get("training", [])))
         _add_test(table, folder, listing)
         return listing.manifest(labels, metadata={key: value for key, value in table.items() if key not in _LISTS})
 

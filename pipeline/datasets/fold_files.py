@@ -1,10 +1,12 @@
 """Folds from a file: a CSV of cases and folds, or nnU-Net's `splits_final.json`."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pipeline.datasets.listing import read_text_table
 from pipeline.errors import ConfigError, DataError, join_problems, plural
 
 _EXPECTED_JSON = 'a list such as [{"train": ["a", "b"], "val": ["c"]}, ...]'
@@ -30,16 +32,19 @@ def read_folds_csv(path: Path) -> dict[str, int]:
     Raises:
         DataError: no such file or columns, a fold that is no whole number, a case twice.
     """
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        table = table[table["fold"] != ""]
-        folds = {case: int(fold) for case, fold in zip(table["case_id"], table["fold"], strict=True)}
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: no table of folds: {error}; expected columns case_id and fold.") from error
-    if len(folds) < len(table) or min(folds.values(), default=0) < 0:
-        raise DataError(f"{path}: expected each case once, with a fold from 0.")
+    table = read_text_table(path, ",", "a table of folds with the columns case_id and fold")
+    lacking = [column for column in ("case_id", "fold") if column not in table.columns]
+    if lacking:
+        found = ", ".join(table.columns)
+        raise DataError(f"{path}: no table of folds: found columns {found}; expected case_id and fold, with commas.")
+    table = table[table["fold"] != ""]
+    odd = [fold for fold in table["fold"] if not re.fullmatch(r"\d{1,4}(\.0)?", fold)]
+    if odd:
+        raise DataError(f"{path}: fold is {odd[0]!r}; expected a whole number from 0, or nothing. Correct it.")
+    folds = {case: int(fold.partition(".")[0]) for case, fold in zip(table["case_id"], table["fold"], strict=True)}
+    if len(folds) < len(table):
+        twice = table["case_id"][table["case_id"].duplicated()].iloc[0]
+        raise DataError(f"{path}: case {twice} stands in it twice; expected each case once. Remove one.")
     return folds
 
 
@@ -73,7 +78,7 @@ def read_splits_json(path: Path) -> dict[str, int]:
 
 def _splits(path: Path) -> list[dict[str, list[str]]]:
     try:
-        splits: Any = json.loads(path.read_text(encoding="utf-8"))
+        splits: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}; expected {_EXPECTED_JSON}.") from error
     good = isinstance(splits, list) and all(

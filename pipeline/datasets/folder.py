@@ -1,5 +1,6 @@
 """Any folder of volumes, read in place: patterns say which file is the image of a case and which its label."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any, Literal
 
 from pipeline.datasets.base import Dataset, Manifest, datasets
 from pipeline.datasets.layouts import Layout, find_layout
-from pipeline.datasets.listing import Listing, safe_id, shortened
+from pipeline.datasets.listing import Listing, safe_id, shortened, split_ending
 from pipeline.datasets.manifest import natural_order
 from pipeline.datasets.patterns import Pattern, assign, compile_pattern, files_below
-from pipeline.errors import DataError
+from pipeline.errors import DataError, plural
+
+log = logging.getLogger(__name__)
 
 _LABEL, _TEST = "label", "test"
 _Found = dict[str, dict[tuple[str, str], tuple[Path, dict[str, str]]]]
@@ -77,8 +80,9 @@ def _patterns(layout: Layout) -> dict[str, Pattern]:
 
 
 def _match(folder: Path, files: list[str], patterns: Mapping[str, Pattern], problems: list[str]) -> _Found:
-    """Return the files of each pattern by case; note two files for one case, and patterns that fit none."""
+    """Return the files of each pattern by case; note two files for one case, patterns that fit none, files left."""
     found: _Found = defaultdict(dict)
+    used: set[str] = set()
     for role, matched in assign(files, patterns).items():
         for file, fields in matched.items():
             key = (fields.get("group") or "", fields["case"])
@@ -86,8 +90,12 @@ def _match(folder: Path, files: list[str], patterns: Mapping[str, Pattern], prob
                 other = found[role][key][0].relative_to(folder).as_posix()
                 problems.append(f"case {fields['case']}: {role} is both {other} and {file}; expected one file.")
             found[role][key] = (folder / file, fields)
+        used |= matched.keys()
         if not matched:
             problems.append(f"{role.partition(':')[0]}: no file fits {patterns[role].text!r}; {_nearest(files)}.")
+    left = [file for file in files if file not in used and split_ending(file)[1]]
+    if left:
+        log.warning("%s: %s that no pattern fits, such as %s", folder, plural(len(left), "volume file"), left[0])
     return found
 
 
@@ -127,7 +135,7 @@ def _id(group: str, case: str) -> str:
 
 
 def _who(fields: Mapping[str, str]) -> dict[str, Any]:
-    return {name: safe_id(fields[name]) for name in ("group", "site") if fields.get(name)}
+    return {name: fields[name].strip() for name in ("group", "site") if fields.get(name)}
 
 
 def _nearest(files: Iterable[str]) -> str:

@@ -106,6 +106,11 @@ def find_straddling(cases: Iterable[Case], part_of: Mapping[str, object], option
     return {group: sorted(found) for group, found in sorted(parts.items()) if len(found) > 1}
 
 
+def annotated_only(case: Case, volumes: Mapping[str, float]) -> dict[str, float]:
+    """Return the volumes of the classes that were annotated in a case; those of others say nothing."""
+    return {name: ml for name, ml in volumes.items() if case.annotated is None or name in case.annotated}
+
+
 def write_folds_csv(path: Path, cases: Iterable[Case], folds: Mapping[str, int]) -> None:
     """Write case_id, group, site, split and fold of every case; the fold of a test case is empty."""
     import pandas as pd
@@ -185,6 +190,7 @@ def _new_folds(cases: Sequence[Case], options: Folds, seed: int, volumes: Volume
 def _variables(cases: Sequence[Case], options: Folds, volumes: Volumes) -> dict[str, NDArray[np.float64]]:
     """Return (cases, columns) of what is to be spread evenly, for each variable that differs between cases."""
     names = sorted({name for case in cases for name in volumes.get(case.case_id, {})})
+    volumes = {case.case_id: annotated_only(case, volumes.get(case.case_id, {})) for case in cases}
     ml = np.array([[volumes.get(case.case_id, {}).get(name, 0.0) for name in names] for case in cases], float)
     classes = sorted({name for case in cases for name in case.classes})
     sites = sorted({case.site for case in cases})

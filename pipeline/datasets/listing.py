@@ -1,6 +1,7 @@
 """What importers share: names of volume files, tables and JSON beside them, cases gathered with all their problems."""
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from pipeline.imaging.labels import Labels
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
 """Of the volume files that can be read."""
@@ -138,11 +141,18 @@ def read_json(path: Path, expected: str) -> Any:
         DataError: no such file, or it is not JSON; the message says what was `expected`.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8-sig"))  # some editors write a byte order mark
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file; expected {expected}. Correct the path.") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}; expected JSON. Get the file again.") from error
+
+
+def warn_number(folder: Path, table: Mapping[str, Any], found: int) -> None:
+    """Warn where a `dataset.json` promises another number of training cases than there are."""
+    said = table.get("numTraining")
+    if isinstance(said, int) and said != found:
+        log.warning("%s: dataset.json says numTraining %d; found %d. Is the copy complete?", folder, said, found)
 
 
 def read_text_table(path: Path, separator: str, expected: str) -> "pd.DataFrame":

@@ -34,6 +34,7 @@ _YAML_TYPES: dict[str, tuple[type, str]] = {
 }
 _YAML_KEYS = tuple(_YAML_TYPES)
 _MOST_MISSING = 10
+_LIKE_LABEL = re.compile(r"(label|mask|seg|segmentation|annotation)s?(_?(path|file|map|mask|volume))?")
 SEPARATOR = "|"
 """Between several class names in one cell; alone in `annotated`, it stands for none of them."""
 
@@ -85,7 +86,7 @@ def read_manifest(path: Path, folder: Path | None = None, *, need_files: bool = 
         problems.append("it lists no cases. Add one row for each.")
     if problems:
         raise DataError(join_problems(f"manifest {path}", problems))
-    metadata = dict(beside.get("metadata") or {})
+    metadata = {key: value for key, value in (beside.get("metadata") or {}).items() if key != "columns"}
     if rows.others:
         metadata["columns"] = rows.others
     return Manifest(
@@ -163,8 +164,13 @@ class _Rows:
         return case if len(self.problems) == before else None
 
     def _path(self, where: str, column: str, text: str) -> Path:
-        path = absolute(self.folder / Path(text).expanduser())
-        if self.need_files and not path.exists():
+        try:
+            path = absolute(self.folder / Path(text).expanduser())
+            is_there = not self.need_files or path.exists()
+        except (OSError, RuntimeError) as error:  # a name too long, a home folder of nobody
+            self.problems.append(f"{where}: {column} is no path: {error}. Correct it.")
+            return self.folder
+        if not is_there:
             self.missing.append(f"{where}: {column} {text!r} is not there; looked for {path}.")
         return path
 
@@ -216,6 +222,8 @@ def _check_columns(columns: list[str], beside: Mapping[str, Any], problems: list
         found = ", ".join(columns)
         comma = " Separate the columns by commas." if len(columns) == 1 and re.search(r"[;\t]", found) else ""
         problems.append(f"there is no column 'case_id'; found: {found}.{comma}")
+    if "label" not in columns and (named := [name for name in columns if _LIKE_LABEL.fullmatch(name.lower())]):
+        log.warning("column %r is not used; label volumes stand in the column 'label'", named[0])
     if "group" not in columns:
         for column in columns:
             if re.fullmatch(r"(patient|subject)(_?id)?", column.lower()):
@@ -225,12 +233,14 @@ def _check_columns(columns: list[str], beside: Mapping[str, Any], problems: list
         if found_channels:
             problems.append("there are both 'image' and 'image_<channel>' columns; expected one kind. Rename 'image'.")
         found_channels = {"image": "image"}
+    if "" in found_channels:
+        problems.append("column 'image_' names no channel; expected 'image', or 'image_<channel>'. Rename it.")
     if not found_channels:
         problems.append("there is no column 'image' or 'image_<channel>'. Add one with the path of each volume.")
-    order = beside.get("channels")
-    if order and set(order) != set(found_channels):
+    order = [str(name) for name in beside.get("channels") or ()]
+    if order and sorted(order) != sorted(found_channels):
         problems.append(f"the YAML's channels are {order}; the table has {list(found_channels)}. Make them equal.")
-        order = None
+        order = []
     return {channel: found_channels[channel] for channel in order or found_channels}
 
 
@@ -245,14 +255,18 @@ def _check_optional(channels: Mapping[str, str], beside: Mapping[str, Any], prob
 
 def _check_labels(cases: Iterable[Case], beside: Mapping[str, Any], problems: list[str]) -> Labels:
     """Return what the label values mean; note names that do not exist."""
-    values = dict(beside.get("labels") or {})
-    if "ignore" in beside:
-        values[beside["ignore"]] = "ignore"
+    values = {value: _as_background(name) for value, name in (beside.get("labels") or {}).items()}
+    ignore = beside.get("ignore")
+    if ignore is not None and values.get(ignore, "ignore") != "ignore":
+        problems.append(f"the YAML's ignore is {ignore}, which labels call {values[ignore]!r}. Name it in one of them.")
+    elif ignore is not None:
+        values[ignore] = "ignore"
     extra = {key: beside[key] for key in ("regions", "mirror_pairs") if key in beside}
     try:
         labels = Labels.model_validate({**values, **extra})
     except ValidationError as error:
         problems += [f"the YAML's labels: {_say(item)}" for item in error.errors()]
+        problems.append("labels are values with names, such as {0: background, 1: liver}; quote names such as 'on'.")
         return Labels()
     for case in cases:
         unknown = [name for name in case.annotated or () if labels and name not in labels.classes]
@@ -260,6 +274,11 @@ def _check_labels(cases: Iterable[Case], beside: Mapping[str, Any], problems: li
             known = ", ".join(labels.classes)
             problems.append(f"case {case.case_id}: annotated names {unknown[0]!r}, which is no label; labels: {known}.")
     return labels
+
+
+def _as_background(name: object) -> object:
+    """Return `background` however it is spelt: as `Background` it would be a class that is trained and scored."""
+    return "background" if isinstance(name, str) and name.strip().lower() == "background" else name
 
 
 def _check_classes(cases: Iterable[Case], beside: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
@@ -286,7 +305,7 @@ def _read_beside(path: Path, problems: list[str]) -> dict[str, Any]:
 
     try:
         content = parse_yaml(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, TypeError) as error:  # the last: a list or mapping as a key
         problems.append(f"{path.name} cannot be read: {' '.join(str(error).split())}.")
         return {}
     if content is None:
@@ -294,8 +313,9 @@ def _read_beside(path: Path, problems: list[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         problems.append(f"{path.name} holds {content!r}; expected a mapping with {', '.join(_YAML_KEYS)}.")
         return {}
+    content = {key: value for key, value in content.items() if value is not None}
     for key, (kind, said) in _YAML_TYPES.items():
-        if content.get(key) is not None and not isinstance(content[key], kind):
+        if key in content and (not isinstance(content[key], kind) or isinstance(content[key], bool)):
             problems.append(f"{path.name}: {key} is {content.pop(key)!r}; expected a {said}.")
     for key in content:
         if key not in _YAML_KEYS:
@@ -303,6 +323,19 @@ def _read_beside(path: Path, problems: list[str]) -> dict[str, Any]:
             hint = f", did you mean {near[0]!r}" if near else ""
             problems.append(f"{path.name}: there is no key {key!r}{hint}? Known: {', '.join(_YAML_KEYS)}.")
     return content
+
+
+def labels_beside(csv: Path) -> Labels:
+    """Return the labels that the YAML beside a manifest names; empty where there are none, or it cannot be read."""
+    problems: list[str] = []
+    return _check_labels((), _read_beside(csv.with_suffix(".yaml"), problems), problems)
+
+
+def is_beside_manifest(path: Path) -> bool:
+    """Whether a YAML file may stand beside a manifest: a configuration, for one, has other keys."""
+    problems: list[str] = []
+    _read_beside(path, problems)
+    return not problems
 
 
 def absolute(path: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pipeline.datasets.base import Dataset, Manifest, datasets
 from pipeline.datasets.fold_files import read_splits_json
-from pipeline.datasets.listing import ENDINGS, Listing, distinct, grouped_by, named_values, read_json
+from pipeline.datasets.listing import ENDINGS, Listing, distinct, grouped_by, named_values, read_json, warn_number
 from pipeline.errors import DataError, plural
 from pipeline.imaging.labels import Labels
 
@@ -53,6 +53,7 @@ class NnUnet(Dataset):
         splits = self._find_splits(folder)
         group = grouped_by(self.group, "group")
         train = _training_files(table, folder, ending, listing.problems)
+        warn_number(folder, table, len(train))
         folds = _folds(splits, train) if splits and self.fixed_folds else {}
         for case_id, (files, label) in train.items():
             images = _by_name(case_id, files, listing)
@@ -104,6 +105,9 @@ def labels_of(table: Mapping[str, Any], problems: list[str]) -> Labels:
     except (TypeError, ValueError):
         problems.append(f"labels are {dict(found)!r}; expected whole numbers, or lists of them for regions.")
         return Labels()
+    if "regions_class_order" not in table and len({tuple(sorted(part)) for part in members.values()}) < len(members):
+        problems.append(f"labels are {dict(found)!r}; two names have one value. Correct dataset.json.")
+        return Labels()
     if "regions_class_order" not in table and all(len(values) == 1 for values in members.values()):
         values = {value[0]: name.strip() for name, value in members.items()}
         return Labels(values=values | ({0: "background"} if values.get(0, "").lower() == "background" else {}))
@@ -153,8 +157,11 @@ def _training_files(
         if orphans:
             problems.append(f"{plural(len(orphans), 'label')} without an image, such as labelsTr/{orphans[0]}{ending}.")
         return {case_id: (files, folder / "labelsTr" / f"{case_id}{ending}") for case_id, files in found.items()}
+    if not isinstance(listed, Mapping):
+        problems.append(f"dataset.json: dataset is a {type(listed).__name__}; expected a mapping of cases to files.")
+        return {}
     cases = {}
-    for case_id, entry in dict(listed).items():
+    for case_id, entry in listed.items():
         try:
             files = {number: folder / file for number, file in enumerate(entry["images"])}
             cases[str(case_id)] = (files, folder / entry["label"])

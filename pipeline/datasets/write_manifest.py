@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.datasets.base import Case, Manifest
-from pipeline.datasets.manifest import COLUMNS, SEPARATOR, absolute
+from pipeline.datasets.manifest import COLUMNS, SEPARATOR, absolute, is_beside_manifest
+from pipeline.errors import ConfigError
 from pipeline.imaging.labels import Labels
 from pipeline.workspace import write_text
 
@@ -19,9 +20,13 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     Paths are written relative to the manifest's folder wherever a relative path exists, so that the
     manifest and the data can be moved together. Both files are renamed into place, the CSV last.
     `read_manifest` gives an equal manifest back.
+
+    Raises:
+        ConfigError: a file of another kind would be written over.
     """
     import yaml
 
+    refuse_foreign(path)
     home = absolute(path).parent
     home.mkdir(parents=True, exist_ok=True)
     metadata = {key: value for key, value in manifest.metadata.items() if key != "columns"}
@@ -39,6 +44,21 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     if beside or yaml_path.exists():
         write_text(yaml_path, yaml.safe_dump(beside, sort_keys=False, allow_unicode=True, width=120))
     write_text(path, _to_table(manifest, home).to_csv(index=False, lineterminator="\n"))
+
+
+def refuse_foreign(path: Path) -> None:
+    """Make sure that a manifest written to `path` replaces a manifest or nothing.
+
+    Raises:
+        ConfigError: `path` is no CSV, or the YAML beside it is no manifest's, such as a configuration.
+    """
+    if path.suffix.lower() != ".csv":
+        raise ConfigError(f"--output {path}: expected a manifest to write, ending in .csv.")
+    beside = path.with_suffix(".yaml")
+    if beside.exists() and not is_beside_manifest(beside):
+        raise ConfigError(
+            f"--output {path}: {beside} would be written too, but it is there and is not of a manifest. Name another."
+        )
 
 
 def _to_table(manifest: Manifest, home: Path) -> "pd.DataFrame":

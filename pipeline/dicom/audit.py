@@ -1,13 +1,14 @@
 """The audit before any pixel is decoded: which series lie in an export, and what can be done with each."""
 
 import os
+import re
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.dicom.duplicates import settle
+from pipeline.dicom.duplicates import pixel_hash, settle
 from pipeline.dicom.scan import Scan, scan
-from pipeline.dicom.series import Series, group, number_parts, same_uid
+from pipeline.dicom.series import Series, group, is_uid, number_parts, same_uid
 from pipeline.dicom.verdict import Verdict, judge
 from pipeline.errors import plural
 from pipeline.progress import Progress
@@ -67,8 +68,17 @@ def find_series(scanned: Scan) -> list[Series]:
     parts: dict[Hashable, list[Series]] = {}
     for series in group(scanned.planes):
         parts.setdefault(same_uid(series), []).extend(settle(series))
-    found = [_with_damaged(series, scanned) for together in parts.values() for series in number_parts(together)]
+    found = [_with_damaged(series, scanned) for together in parts.values() for series in _numbered(together)]
     return sorted(found, key=_place_in_table)
+
+
+def _numbered(parts: list[Series]) -> tuple[Series, ...]:
+    if is_uid(parts[0].header.series_uid):
+        return number_parts(parts)
+    middle = (series.planes[len(series.planes) // 2] for series in parts)
+    return number_parts(
+        [replace(one, content=pixel_hash(plane).hex()) for one, plane in zip(parts, middle, strict=True)]
+    )
 
 
 def _with_damaged(series: Series, scanned: Scan) -> Series:
@@ -80,4 +90,5 @@ def _with_damaged(series: Series, scanned: Scan) -> Series:
 
 def _place_in_table(series: Series) -> tuple[str, int, str, int]:
     number = series.header.series_number
-    return series.header.study_uid, int(number) if number.lstrip("-").isdigit() else 0, series.case_id, series.part
+    place = int(number) if re.fullmatch(r"-?[0-9]{1,12}", number) else 0
+    return series.header.study_uid, place, series.case_id, series.part

@@ -1,5 +1,6 @@
 """Compressed frames decoded by GDCM, each wrapped in a minimal file of our own so that it sees no other header."""
 
+import hashlib
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ from pipeline.errors import DataError
 logger = logging.getLogger(__name__)
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_PIECE_BYTES = 4 << 20
 
 
 def is_compressed(header: Header) -> bool:
@@ -71,6 +73,22 @@ def inflated(header: Header) -> BinaryIO:
             return io.BytesIO(inflater.decompress(stream.read(), header.pixels.offset + header.pixels.length))
         except zlib.error:
             raise DataError("a deflated file is damaged. Export the series again.") from None
+
+
+def hash_inflated(header: Header) -> bytes:
+    """Hash the pixels of a deflated file piece by piece, so that no small file fills the memory."""
+    digest, at, wanted = hashlib.sha256(), 0, header.pixels.offset
+    with open(header.path, "rb") as stream:
+        head = stream.read(144)
+        stream.seek(144 + int.from_bytes(head[140:144], "little"))
+        inflater, rest = zlib.decompressobj(-zlib.MAX_WBITS), stream.read()
+    try:
+        while piece := inflater.decompress(rest, _PIECE_BYTES):
+            digest.update(piece[max(0, wanted - at) :])
+            at, rest = at + len(piece), inflater.unconsumed_tail
+    except zlib.error:
+        digest.update(b"damaged" + rest)
+    return digest.digest()
 
 
 @contextmanager

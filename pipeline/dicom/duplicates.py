@@ -1,11 +1,14 @@
 """Planes at one place: equal ones count once, different ones are told, and acquisitions that hide in a series part."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from pipeline.dicom.codec import hash_inflated
 from pipeline.dicom.geometry import height_of
+from pipeline.dicom.pixel_data import DEFLATED
 from pipeline.dicom.plane import Plane
 from pipeline.dicom.series import Series, in_order
 
@@ -27,7 +30,8 @@ def settle(series: Series) -> list[Series]:
     places = _places(series.planes)
     if all(len(place) == 1 for place in places):
         return [series]
-    kept = [_distinct(place) for place in places]
+    hashes: dict[str, bytes] = {}
+    kept = [_distinct(place, hashes) for place in places]
     left_out = len(series.planes) - sum(map(len, kept))
     planes = in_order(plane for place in kept for plane in place)
     lean = replace(series, planes=planes, equal_duplicates=left_out)
@@ -58,31 +62,43 @@ def _places(planes: Sequence[Plane]) -> list[list[Plane]]:
     return places
 
 
-def _distinct(place: list[Plane]) -> list[Plane]:
+def _distinct(place: list[Plane], hashes: dict[str, bytes]) -> list[Plane]:
     if len(place) == 1:
         return place
     first: dict[str, Plane] = {}
     for plane in place:
-        first.setdefault(_digest(plane), plane)
+        first.setdefault(_digest(plane, hashes), plane)
     return list(first.values())
 
 
-def _digest(plane: Plane) -> str:
-    """Hash what makes the voxels and their place: two planes with one digest are interchangeable."""
+def _digest(plane: Plane, hashes: dict[str, bytes]) -> str:
+    """Hash what makes the voxels and their place: two planes with one digest are interchangeable.
+
+    Args:
+        plane: A plane.
+        hashes: Path -> hash of its pixels, filled here: a file of many frames is read once, not once a frame.
+    """
     header = plane.header
     facts = (
         plane.position, plane.slope, plane.intercept, header.transfer_syntax, header.rows, header.columns,
         header.bits_allocated, header.bits_stored, header.high_bit, header.signed, header.photometric, plane.frame,
     )  # fmt: skip
-    digest = hashlib.sha256(repr(facts).encode())
+    if header.path not in hashes:
+        hashes[header.path] = pixel_hash(plane)
+    return hashlib.sha256(repr(facts).encode() + hashes[header.path]).hexdigest()
+
+
+def pixel_hash(plane: Plane) -> bytes:
+    """Hash the pixels of a plane's file as they stand there; its path where it can no longer be read."""
+    header = plane.header
     try:
+        if header.transfer_syntax == DEFLATED:
+            return hash_inflated(header)
         with open(header.path, "rb") as stream:
             stream.seek(min(header.pixels.offset, header.size))
-            for piece in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(piece)
+            return hashlib.file_digest(stream, "sha256").digest()
     except OSError:
-        digest.update(header.path.encode())
-    return digest.hexdigest()
+        return os.fsencode(header.path)
 
 
 def _told_apart(kept: list[list[Plane]], of: Callable[[Plane], str]) -> list[list[Plane]] | None:

@@ -9,6 +9,8 @@ def text(dataset: Any, tag: int) -> str:
     value = _value(dataset, tag)
     if isinstance(value, bytes):
         value = value.decode("ascii") if value.isascii() else _converted(dataset, tag)
+    if type(value).__name__ == "Sequence":
+        return ""  # written out, its items could name anybody
     if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue":
         value = "\\".join(str(part) for part in value)
     line = "".join(letter if letter.isprintable() else " " for letter in str("" if value is None else value))
@@ -34,6 +36,14 @@ def number(dataset: Any, tag: int) -> float | None:
     """Return the first value of a decimal or integer string, or None."""
     values = numbers(dataset, tag)
     return values[0] if values else None
+
+
+def number_or(dataset: Any, tag: int, default: float) -> float:
+    """Return the first value of a decimal string: `default` where it is absent, NaN where it is no finite number."""
+    value = number(dataset, tag)
+    if value is not None:
+        return value
+    return math.nan if text(dataset, tag) else default
 
 
 def binary(dataset: Any, tag: int) -> float | None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.dicom import elements
-from pipeline.dicom.plane import Plane, Triple
+from pipeline.dicom.plane import PixelData, Plane, Triple
 
 SHARED, PER_FRAME = 0x52009229, 0x52009230
 
@@ -16,13 +16,15 @@ def planes_of(dataset: Any, common: Plane) -> tuple[Plane, ...]:
         dataset: Header with both functional group sequences, where the file has them.
         common: What the file says outside of them.
     """
-    per_frame = elements.items(dataset, PER_FRAME)
+    per_frame, frames = elements.items(dataset, PER_FRAME), common.header.frames
     if not per_frame:
-        return (common,)
+        # What such a file says of a place holds for one frame at most.
+        return (replace(common, position=None) if frames > 1 else common,)
+    if len(per_frame) != frames and not common.header.pixels.fault:
+        fault = PixelData(fault="lying lengths", detail=f"{frames} frames, of which {len(per_frame)} are described")
+        common = replace(common, header=replace(common.header, pixels=fault))
     shared = elements.items(dataset, SHARED)
-    return tuple(
-        _plane(common, number, [item, *shared[:1]]) for number, item in enumerate(per_frame[: common.header.frames])
-    )
+    return tuple(_plane(common, number, [item, *shared[:1]]) for number, item in enumerate(per_frame[: max(1, frames)]))
 
 
 def _plane(common: Plane, number: int, groups: list[Any]) -> Plane:
@@ -31,7 +33,6 @@ def _plane(common: Plane, number: int, groups: list[Any]) -> Plane:
     rescale, echo, diffusion = _group(groups, 0x00289145), _group(groups, 0x00189114), _group(groups, 0x00189117)
     kind = _group(groups, 0x00189226) or _group(groups, 0x00189329) or _group(groups, 0x00189751)
     position = elements.numbers(_group(groups, 0x00209113), 0x00200032)
-    slope, intercept = elements.number(rescale, 0x00281053), elements.number(rescale, 0x00281052)
     return replace(
         common,
         frame=number,
@@ -40,8 +41,8 @@ def _plane(common: Plane, number: int, groups: list[Any]) -> Plane:
         pixel_spacing=elements.numbers(measures, 0x00280030) or common.pixel_spacing,
         thickness=elements.number(measures, 0x00180050) or common.thickness,
         spacing_between=elements.number(measures, 0x00180088) or common.spacing_between,
-        slope=common.slope if slope is None else slope,
-        intercept=common.intercept if intercept is None else intercept,
+        slope=elements.number_or(rescale, 0x00281053, common.slope),
+        intercept=elements.number_or(rescale, 0x00281052, common.intercept),
         image_type=elements.texts(kind, 0x00089007) or common.image_type,
         echo=_text(elements.binary(echo, 0x00189082)) or common.echo,
         temporal=_text(elements.binary(content, 0x00209128)) or common.temporal,

@@ -120,7 +120,8 @@ def height_of(plane: Plane) -> float | None:
     """Return the position of a plane along its own normal in mm; None without a position or orientation."""
     if plane.position is None or len(plane.orientation) != 6:
         return None
-    return float(np.dot(plane.position, np.cross(plane.orientation[:3], plane.orientation[3:])))
+    with np.errstate(all="ignore"):
+        return float(np.dot(plane.position, np.cross(plane.orientation[:3], plane.orientation[3:])))
 
 
 def grid_of(stack: Stack) -> Geometry:

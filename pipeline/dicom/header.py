@@ -49,7 +49,8 @@ def read_planes(path: str, key: bytes) -> tuple[Plane, ...] | Unread:
             warnings.simplefilter("ignore")
             kind = _kind(stream)
             return Unread(kind, folder) if kind else _planes(stream, path, key) or Unread("damaged", folder)
-    except OSError:
+    except Exception:
+        # Whatever a damaged header makes a reader raise must not end the look at all other files.
         return Unread("damaged", folder)
 
 
@@ -87,11 +88,7 @@ def _kind(stream: BinaryIO) -> str:
 def _planes(stream: BinaryIO, path: str, key: bytes) -> tuple[Plane, ...]:
     """Return no plane where there is no header that says what the file is."""
     size = os.fstat(stream.fileno()).st_size
-    try:
-        dataset, source, length, syntax = _dataset(stream, size)
-    except Exception:
-        # Whatever a damaged header makes pydicom raise: the file is told of as damaged.
-        return ()
+    dataset, source, length, syntax = _dataset(stream, size)
     # Exports that were made anonymous may have lost any of these, but never all.
     if not any(elements.text(dataset, tag) for tag in (0x0020000E, 0x00080016, 0x00080060)):
         return ()
@@ -205,7 +202,6 @@ def _padding(dataset: Any, signed: bool) -> tuple[int, int] | None:
 
 def _common(dataset: Any, header: Header) -> Plane:
     position = elements.numbers(dataset, 0x00200032)
-    slope, intercept = elements.number(dataset, 0x00281053), elements.number(dataset, 0x00281052)
     b_value = elements.binary(dataset, 0x00189087)
     return Plane(
         header=header,
@@ -214,8 +210,8 @@ def _common(dataset: Any, header: Header) -> Plane:
         pixel_spacing=elements.numbers(dataset, 0x00280030),
         thickness=elements.number(dataset, 0x00180050),
         spacing_between=elements.number(dataset, 0x00180088),
-        slope=1.0 if slope is None else slope,
-        intercept=0.0 if intercept is None else intercept,
+        slope=elements.number_or(dataset, 0x00281053, 1.0),
+        intercept=elements.number_or(dataset, 0x00281052, 0.0),
         image_type=elements.texts(dataset, 0x00080008),
         echo=elements.text(dataset, 0x00180086),
         temporal=elements.text(dataset, 0x00200100),

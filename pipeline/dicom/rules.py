@@ -1,7 +1,7 @@
 """Rules that say which series go to which model; what no rule takes, or what a rule cannot decide, is told."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ValidationError, field_validator, model_val
 
 from pipeline.dicom.audit import Judged
 from pipeline.dicom.geometry import stack_of
-from pipeline.dicom.series import Series
+from pipeline.dicom.series import Series, study_of
 from pipeline.errors import ConfigError, join_problems
 from pipeline.plugin import Settings
 
@@ -191,9 +191,9 @@ def _within(ends: Range | None, value: float | None) -> bool:
 
 
 def _by_study(matching: Iterable[Series]) -> list[list[Series]]:
-    studies: dict[str, list[Series]] = {}
+    studies: dict[Hashable, list[Series]] = {}
     for series in matching:
-        studies.setdefault(series.header.study_uid, []).append(series)
+        studies.setdefault(study_of(series), []).append(series)
     return list(studies.values())
 
 

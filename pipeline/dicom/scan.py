@@ -66,12 +66,14 @@ def _files(path: Path) -> Iterator[str]:
     if path.is_file():
         yield str(path)
         return
-    for folder, _, names in os.walk(path):
+    closed: list[str] = []
+    for folder, _, names in os.walk(path, onerror=lambda error: closed.append(str(error.filename))):
         for name in names:
             file = os.path.join(folder, name)
-            # Pipes and devices would block; a link that leads nowhere is no file.
-            if os.path.isfile(file):
+            # Pipes and devices would block. A link that leads nowhere was a file: it counts as damaged.
+            if os.path.isfile(file) or not os.path.exists(file):
                 yield file
+    yield from closed  # a folder that cannot be looked into counts as damaged too
 
 
 def _read_all(files: Sequence[str], key: bytes, workers: int, progress: Progress) -> list[tuple[Plane, ...] | Unread]:

@@ -135,7 +135,8 @@ def _indices(geometry: Geometry, plane: Plane) -> list[NDArray[np.float64]]:
     """Return where the pixels (H, W) of a plane lie in a grid: three arrays of array indices, not rounded."""
     assert plane.position is not None
     header, origin = plane.header, np.array(plane.position)
-    along, down = np.array(plane.orientation[:3]), np.array(plane.orientation[3:])
+    # Of unit length, as for the grid: cosines written with two decimals would be off by pixels at the far corner.
+    along, down = (np.array(part) / np.linalg.norm(part) for part in (plane.orientation[:3], plane.orientation[3:]))
     down_mm, along_mm = plane.pixel_spacing
     corners = to_index(geometry, [origin, origin + down * down_mm, origin + along * along_mm])
     rows, columns = np.arange(header.rows)[:, None], np.arange(header.columns)[None, :]
@@ -222,7 +223,7 @@ def _step(series: Series) -> float:
 def _series_number(series: Series) -> int:
     """Return a number far from those that scanners give, which tells the source."""
     text = series.header.series_number
-    return 9000 + (int(text) % 1000 if text.isdigit() else 0)
+    return 9000 + (int(text) % 1000 if re.fullmatch("[0-9]{1,12}", text) else 0)
 
 
 def _descriptions(names: Sequence[str], algorithm: Algorithm, codes: Mapping[str, SegmentCode] | None) -> list[Any]:

@@ -34,6 +34,8 @@ class Series:
     """Positions in mm along the normal at which planes with different pixels lie."""
     damaged_beside: int = 0
     """Damaged files in the folders of its planes."""
+    content: str = ""
+    """Hash of the pixels of its middle plane, where it has no UID: two patients may lie at the same places."""
 
     @property
     def header(self) -> Header:
@@ -44,10 +46,21 @@ class Series:
     def case_id(self) -> str:
         """Series UID, with the number of the part where it was split; letters, digits, `.` and `-` only."""
         uid = self.header.series_uid
-        if not re.fullmatch(r"[0-9.]{1,64}", uid):
+        if not is_uid(uid):
             # Lost, or not a UID and so perhaps a name: what was scanned stands for it.
-            uid = "nouid-" + hashlib.sha256(repr(_identity(self.planes)).encode()).hexdigest()[:16]
+            uid = "nouid-" + hashlib.sha256(repr((_identity(self.planes), self.content)).encode()).hexdigest()[:16]
         return f"{uid}-{self.part}" if self.part else uid
+
+
+def is_uid(text: str) -> bool:
+    """Say whether a text is digits and dots, as a UID is, and no longer than one: fit for the name of a file."""
+    return re.fullmatch(r"[0-9][0-9.]{0,63}", text) is not None
+
+
+def study_of(series: Series) -> Hashable:
+    """Return what series of one study of one patient have in common; a series without study UID stands alone."""
+    header = series.header
+    return (header.study_uid, header.patient) if header.study_uid else ("", series.case_id)
 
 
 def hashed_id(case_id: str, key: bytes) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pipeline.dicom.audit import Audit, Judged
 from pipeline.dicom.geometry import grid_of, lies_right, stack_of
 from pipeline.dicom.rules import Selection, plane_of
-from pipeline.dicom.series import hashed_id
+from pipeline.dicom.series import Series, hashed_id
+from pipeline.errors import DataError
 
 COLUMNS = (
     "study", "series", "number", "description", "modality", "slices", "rows", "columns", "row_spacing_mm",
@@ -79,12 +80,19 @@ def _places(judged: Judged) -> dict[str, str]:
     spacing = {"row_spacing_mm": f"{first.pixel_spacing[0]:g}", "column_spacing_mm": f"{first.pixel_spacing[1]:g}"}
     if any(plane.position is None or not lies_right(plane.orientation) for plane in planes):
         return spacing
+    try:
+        return spacing | _lie(judged.series)
+    except (DataError, ValueError, ArithmeticError):
+        return spacing  # numbers that make no grid: the verdict says so
+
+
+def _lie(series: Series) -> dict[str, str]:
     from pipeline.imaging.geometry import orientation
 
-    stack = stack_of(planes)
-    step = f"{stack.usual_step_mm:g}" if len(planes) > 1 else ""
-    named = orientation(grid_of(stack)) if len(planes) > 1 and stack.step_mm > 0 else ""
-    return spacing | {"step_mm": step, "orientation": named, "plane": plane_of(judged.series)}
+    stack, several = stack_of(series.planes), len(series.planes) > 1
+    step = f"{stack.usual_step_mm:g}" if several else ""
+    named = orientation(grid_of(stack)) if several and stack.step_mm > 0 else ""
+    return {"step_mm": step, "orientation": named, "plane": plane_of(series)}
 
 
 def _rules(case_id: str, selection: Selection) -> str:

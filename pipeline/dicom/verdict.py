@@ -1,17 +1,19 @@
 """What can be done with a series: usable, usable with a note, or refused, and why, with the numbers."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.dicom.geometry import EVEN, GAP, NEARLY_EVEN, Stack, grid_of, height_of, lies_right, stack_of
+from pipeline.dicom.geometry import DRIFT, EVEN, GAP, NEARLY_EVEN, Stack, grid_of, height_of, lies_right, stack_of
 from pipeline.dicom.pixel_data import BIG_ENDIAN
 from pipeline.dicom.plane import Plane
 from pipeline.dicom.series import Series
-from pipeline.errors import plural
+from pipeline.errors import DataError, plural
 from pipeline.imaging.geometry import is_oblique
 from pipeline.plugin import Settings
 
@@ -61,6 +63,15 @@ def judge(series: Series, *, allow_uneven: bool = False) -> Verdict:
         series: As `audit` gives it: grouped, ordered, its duplicates settled.
         allow_uneven: Accept uneven steps, which `read_series` then resamples to even ones.
     """
+    try:
+        with np.errstate(all="ignore"):
+            return _judge(series, allow_uneven=allow_uneven)
+    except (DataError, ValueError, ArithmeticError):
+        # Numbers that no arithmetic holds, such as positions beyond 1e300 mm: no reason to end the audit of others.
+        return Verdict(kind="no orientation", reason="its positions, orientation and spacing make no grid")
+
+
+def _judge(series: Series, *, allow_uneven: bool) -> Verdict:
     for check in (_is_image, _has_readable_pixels, _has_places, _lies_straight):
         for kind, reason in check(series):
             return Verdict(kind=kind, reason=reason)
@@ -106,6 +117,8 @@ def _has_readable_pixels(series: Series) -> _Refusals:
         if odd_bits or (header.bits_allocated == 8 and header.transfer_syntax == BIG_ENDIAN):
             bits = f"{header.bits_stored} of {header.bits_allocated} bits with high bit {header.high_bit}"
             yield "pixel format", f"{bits} cannot be read"
+        if not (math.isfinite(plane.slope) and math.isfinite(plane.intercept)):
+            yield "pixel format", "a rescale slope or intercept that is no number"
         if plane.slope == 0 or header.modality_lut:
             yield "pixel format", "a rescale slope of 0" if plane.slope == 0 else "a modality look-up table"
     if len({(plane.header.signed, plane.header.photometric) for plane in series.planes}) > 1:
@@ -200,13 +213,23 @@ def _lie_notes(series: Series, stack: Stack, uneven: str) -> Iterator[str]:
         yield f"irregular within tolerance: slices {off}"
     if stack.is_sheared:
         yield f"gantry tilt of {stack.tilt_degrees:.2g} degrees, corrected by shearing"
+    elif stack.stray_mm > DRIFT * min(stack.spacing_mm):
+        yield f"irregular within tolerance: slices shifted sideways by up to {stack.stray_mm:.2f} mm"
     if is_oblique(grid_of(stack)):
         yield f"oblique by {_off_axis_degrees(stack):.1f} degrees"
     thickness = series.planes[0].thickness
     if thickness and stack.usual_step_mm > 1.9 * thickness:
         yield f"steps of {stack.usual_step_mm:g} mm with slices {thickness:g} mm thick: wide gaps"
+    if _alternates([plane.acquisition for plane in series.planes]):
+        yield "slices of several acquisitions alternate: two scans may lie in one series"
     if not series.header.series_uid:
         yield "no series UID: its folder is taken for one series"
+
+
+def _alternates(values: list[str]) -> bool:
+    """Say whether values come again after others, most of the time, rather than one after the other."""
+    changes = sum(a != b for a, b in pairwise(values))
+    return changes > max(len(set(values)) - 1, len(values) // 2)
 
 
 def _value_notes(series: Series) -> Iterator[str]:

@@ -36,6 +36,14 @@ def _patients(cases: Sequence[Case]) -> Iterator[Finding]:
             "Where a patient has several cases, fill in the column 'group', so that no fold splits them.",
         )
         return
+    without = [case.case_id for case in cases if not case.group]
+    if without:
+        yield note(
+            "some groups",
+            f"{plural(len(without), 'case')} of {len(cases)} without a group count as patients of their own: "
+            f"{some(without)}.",
+            "Where they are of a patient who has other cases, fill in the column 'group'.",
+        )
     counts = Counter(case.patient for case in cases)
     if len(counts) < len(cases):
         several = sum(count > 1 for count in counts.values())
@@ -109,6 +117,14 @@ def _label_values(manifest: Manifest, exams: Sequence[Examination]) -> Iterator[
     )
     if not labels:
         return
+    if "background" not in labels.values.values() and labels.values.get(0, "ignore") != "ignore":
+        yield Finding(
+            "warning",
+            "",
+            "no background",
+            f"value 0 is called {labels.values[0]!r}: it is trained and scored as a class like the others.",
+            "Where 0 is what was not labelled, call it 'background'.",
+        )
     having = Counter(name for exam in seen if exam.label for name in classes_found(exam.label, labels))
     names = [name for name in labels.classes[1:] if name != "ignore"]
     absent = [name for name in names if not having[name]]

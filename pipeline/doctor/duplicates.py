@@ -35,6 +35,8 @@ class Twin:
     """The earlier case."""
     how: str
     """`one file`, `copy`, `re-saved` or `turned`."""
+    channel: str = ""
+    """The channel that is shared; empty where all of them are, or of a label."""
 
 
 def find_twins(exams: Sequence[Examination], machine: Machine, progress: Progress) -> tuple[list[Twin], list[Twin]]:
@@ -44,10 +46,15 @@ def find_twins(exams: Sequence[Examination], machine: Machine, progress: Progres
     voxel by voxel, in every orientation.
 
     Returns:
-        Twins by image (its first channel), and by label with a hundred or more labelled voxels.
+        Twins by image (any channel), and by label with a hundred or more labelled voxels.
     """
-    images = {exam.case_id: facts for exam in exams for facts in [*exam.images.values()][:1] if is_usable(facts)}
-    labels = {exam.case_id: exam.label for exam in exams if exam.label and _is_telling(exam.label)}
+    images = {
+        (exam.case_id, channel): facts
+        for exam in exams
+        for channel, facts in exam.images.items()
+        if is_usable(facts) and [one.path for one in exam.images.values()].index(facts.path) == _place(exam, channel)
+    }
+    labels = {(exam.case_id, ""): exam.label for exam in exams if exam.label and _is_telling(exam.label)}
     twins, label_twins = _by_bytes(images), _by_bytes(labels)
     sets = [(ids, images, False) for ids in _alike(images, twins, _image_key)]
     sets += [(ids, labels, True) for ids in _alike(labels, label_twins, _label_key)]
@@ -66,9 +73,9 @@ def find_twins(exams: Sequence[Examination], machine: Machine, progress: Progres
         )
         for number, (ids, _, is_label) in enumerate(sets):
             if not isinstance(found[str(number)], Failure):
-                pairs = [Twin(ids[at], ids[earlier], how) for at, earlier, how in found[str(number)]]
+                pairs = [_Pair(ids[at], ids[earlier], how) for at, earlier, how in found[str(number)]]
                 (label_twins if is_label else twins).extend(pairs)
-    return twins, label_twins
+    return _of_cases(twins, images), _of_cases(label_twins, labels)
 
 
 def check_twins(cases: Mapping[str, Case], twins: Iterable[Twin], label_twins: Iterable[Twin]) -> Iterator[Finding]:
@@ -76,7 +83,7 @@ def check_twins(cases: Mapping[str, Case], twins: Iterable[Twin], label_twins: I
     known = set()
     for twin in twins:
         known.add((twin.case_id, twin.of))
-        yield _finding(cases[twin.case_id], cases[twin.of], twin.how)
+        yield _finding(cases[twin.case_id], cases[twin.of], twin)
     for twin in label_twins:
         if (twin.case_id, twin.of) not in known and (twin.of, twin.case_id) not in known:
             yield Finding(
@@ -104,8 +111,8 @@ def check_channels(exams: Iterable[Examination]) -> Iterator[Finding]:
                 )
 
 
-def _finding(case: Case, other: Case, how: str) -> Finding:
-    said = f"its image {_HOW[how]} {other.case_id}"
+def _finding(case: Case, other: Case, twin: Twin) -> Finding:
+    said = f"its {f'channel {twin.channel}' if twin.channel else 'image'} {_HOW[twin.how]} {other.case_id}"
     if case.classes != other.classes:
         classes = f"{'|'.join(case.classes) or 'none'} against {'|'.join(other.classes) or 'none'}"
         return Finding(
@@ -143,31 +150,66 @@ def _finding(case: Case, other: Case, how: str) -> Finding:
     return Finding("warning", case.case_id, "duplicate", f"{said}: it counts twice.", "Remove one of the two.")
 
 
-def _by_bytes(files: Mapping[str, FileFacts]) -> list[Twin]:
-    first: dict[str, str] = {}
+_Key = tuple[str, str]
+"""Case and channel."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A file with the content of an earlier one, of this case or another."""
+
+    key: _Key
+    of: _Key
+    how: str
+
+
+def _place(exam: Examination, channel: str) -> int:
+    return list(exam.images).index(channel)
+
+
+def _of_cases(pairs: Sequence[_Pair], files: Mapping[_Key, FileFacts]) -> list[Twin]:
+    """Return one twin for each two cases that share a file; what one case shares with itself is left out."""
+    channels: dict[str, set[str]] = {}
+    for case_id, channel in files:
+        channels.setdefault(case_id, set()).add(channel)
+    shared: dict[tuple[str, str], list[_Pair]] = {}
+    for pair in pairs:
+        if pair.key[0] != pair.of[0]:
+            shared.setdefault((pair.key[0], pair.of[0]), []).append(pair)
     twins = []
-    for case_id, facts in files.items():
-        earlier = first.setdefault(facts.sha256, case_id) if facts.sha256 else case_id
-        if earlier != case_id:
-            how = "one file" if files[earlier].path == facts.path else "copy"
-            twins.append(Twin(case_id, earlier, "re-saved" if member_of(facts.path) else how))
+    for (case_id, of), found in shared.items():
+        same = {pair.key[1] for pair in found if pair.key[1] == pair.of[1]}
+        is_whole = channels[case_id] == channels[of] == same
+        how = next((pair.how for pair in found if pair.how == "turned"), found[0].how)
+        twins.append(Twin(case_id, of, how, "" if is_whole else found[0].key[1]))
     return twins
 
 
-def _alike(files: Mapping[str, FileFacts], twins: Sequence[Twin], key: Any) -> list[list[str]]:
-    """Return sets of cases, no two with equal bytes, that may still hold the same voxels."""
-    settled = {twin.case_id for twin in twins}
-    sets: dict[Any, list[str]] = {}
-    for case_id, facts in files.items():
-        if case_id not in settled and member_of(facts.path) is None:
-            sets.setdefault(key(facts), []).append(case_id)
+def _by_bytes(files: Mapping[_Key, FileFacts]) -> list[_Pair]:
+    first: dict[str, _Key] = {}
+    twins = []
+    for key, facts in files.items():
+        earlier = first.setdefault(facts.sha256, key) if facts.sha256 else key
+        if earlier != key:
+            how = "one file" if files[earlier].path == facts.path else "copy"
+            twins.append(_Pair(key, earlier, "re-saved" if member_of(facts.path) else how))
+    return twins
+
+
+def _alike(files: Mapping[_Key, FileFacts], twins: Sequence[_Pair], figures: Any) -> list[list[_Key]]:
+    """Return sets of files, no two with equal bytes, that may still hold the same voxels."""
+    settled = {twin.key for twin in twins}
+    sets: dict[Any, list[_Key]] = {}
+    for key, facts in files.items():
+        if key not in settled and member_of(facts.path) is None:
+            sets.setdefault(figures(facts), []).append(key)
     return [part for ids in sets.values() if len(ids) > 1 for part in _with_equal_sums(ids, files)]
 
 
-def _with_equal_sums(ids: Sequence[str], files: Mapping[str, FileFacts]) -> list[list[str]]:
+def _with_equal_sums(ids: Sequence[_Key], files: Mapping[_Key, FileFacts]) -> list[list[_Key]]:
     """Split cases where their sums differ by more than rounding in another order can explain."""
     totals = {case: values.total if (values := files[case].intensity) else 0.0 for case in ids}
-    parts: list[list[str]] = []
+    parts: list[list[_Key]] = []
     for case in sorted(ids, key=lambda case: totals[case]):
         values = files[case].intensity
         scale = max(abs(values.minimum), abs(values.maximum)) * values.voxels if values else 1.0

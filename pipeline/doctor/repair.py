@@ -2,14 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pipeline.datasets.base import Case, Manifest
 from pipeline.datasets.manifest import absolute
-from pipeline.datasets.write_manifest import write_manifest
+from pipeline.datasets.write_manifest import refuse_foreign, write_manifest
 from pipeline.doctor.checkup import CheckUp
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.grids import how_to_mend
@@ -51,10 +51,11 @@ def plan_repairs(checkup: CheckUp) -> tuple[Repair, ...]:
     for finding in checkup.findings:
         if finding.severity == "error" and finding.case_id:
             errors.setdefault(finding.case_id, []).append(finding)
+    broken = {case.case_id for case in checkup.manifest.cases if _is_broken(case, checkup, errors)}
     plan = [
         repair
         for case in checkup.manifest.cases
-        if (repair := _plan(case, checkup, errors.get(case.case_id, []))) is not None
+        if (repair := _plan(case, checkup, errors.get(case.case_id, []), broken)) is not None
     ]
     return tuple(plan)
 
@@ -76,29 +77,39 @@ def to_text(repairs: Sequence[Repair]) -> str:
     return "\n".join(f"  {repair.action}  {repair.case_id}: {repair.why}" for repair in repairs)
 
 
-def refuse_output(manifest: Manifest, source: Path | None, output: Path) -> None:
-    """Make sure that nothing of the source would be written over.
+def refuse_output(manifest: Manifest, sources: Iterable[Path], output: Path) -> None:
+    """Make sure that nothing of the source, and no file of another kind, would be written over.
+
+    Args:
+        manifest: What was checked.
+        sources: Its own file, and the configuration that names it.
+        output: The manifest to write.
 
     Raises:
         ConfigError: the output is the manifest that was checked, or would replace one of its files.
     """
-    if output.suffix != ".csv":
-        raise ConfigError(f"--output {output}: expected a manifest to write, ending in .csv.")
+    refuse_foreign(output)
+    written = [output, output.with_suffix(".yaml"), log_path(output)]
+    written += [_target(output, case.case_id) for case in manifest.cases]
+    refuse_written(manifest, sources, written, f"--output {output}")
+
+
+def refuse_written(manifest: Manifest, sources: Iterable[Path], written: Iterable[Path], option: str) -> None:
+    """Make sure that files to write are none of the source.
+
+    Raises:
+        ConfigError: one is; `option` is named as what said it.
+    """
     files = {
         source_file(path).resolve()
         for case in manifest.cases
         for path in (*case.images.values(), case.label)
         if path is not None
     }
-    if source is not None:
-        files |= {source.resolve(), source.with_suffix(".yaml").resolve()}
-    written = [output, output.with_suffix(".yaml"), log_path(output)]
-    written += [_target(output, case.case_id) for case in manifest.cases]
+    files |= {path.resolve() for source in sources for path in (source, source.with_suffix(".yaml"))}
     for path in written:
         if path.resolve() in files:
-            raise ConfigError(
-                f"--output {output}: {path} is a file of the source, which is never modified. Name a new one."
-            )
+            raise ConfigError(f"{option}: {path} is a file of the source, which is never modified. Name a new one.")
 
 
 def make_repairs(
@@ -159,13 +170,19 @@ def log_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}_repairs.csv")
 
 
-def _plan(case: Case, checkup: CheckUp, errors: Sequence[Finding]) -> Repair | None:
+def _is_broken(case: Case, checkup: CheckUp, errors: Mapping[str, Sequence[Finding]]) -> bool:
+    """Whether a case is left out for its own faults, so that a copy of it is all that there is."""
+    own = _plan(case, checkup, errors.get(case.case_id, []), {one.case_id for one in checkup.manifest.cases})
+    return _is_dropped(own)
+
+
+def _plan(case: Case, checkup: CheckUp, errors: Sequence[Finding], broken: Collection[str]) -> Repair | None:
     kinds = {finding.kind for finding in errors}
     beyond = [finding for finding in errors if finding.kind not in (*_GRID_KINDS, *_COPY_KINDS, *_COPIES_DIFFER)]
     exam = checkup.exams.get(case.case_id)
     if beyond or exam is None:
         return Repair(case.case_id, "drop case", " ".join(finding.found for finding in beyond) or "it was not read.")
-    if kinds & set(_COPY_KINDS) and (copy := _superfluous(case, checkup)):
+    if kinds & set(_COPY_KINDS) and (copy := _superfluous(case, checkup, broken)):
         return Repair(case.case_id, "drop case", f"a copy of {copy}, with the same label and class.")
     grids = [finding for finding in errors if finding.kind in _GRID_KINDS]
     if grids and exam.geometry and exam.label and exam.label.geometry:
@@ -177,12 +194,17 @@ def _plan(case: Case, checkup: CheckUp, errors: Sequence[Finding]) -> Repair | N
     return None
 
 
-def _superfluous(case: Case, checkup: CheckUp) -> str:
-    """Return the earlier case that makes this one superfluous; empty where their labels or classes differ."""
+def _superfluous(case: Case, checkup: CheckUp, broken: Collection[str]) -> str:
+    """Return the earlier case that makes this one superfluous; empty where their channels, labels or classes differ.
+
+    A case that is left out itself (`broken`) makes no other superfluous.
+    """
     by_id = {one.case_id: one for one in checkup.manifest.cases}
     for twin in checkup.twins:
         other = by_id[twin.of]
         if twin.case_id != case.case_id or twin.how == "turned" or case.classes != other.classes:
+            continue
+        if twin.channel or twin.of in broken or case.annotated != other.annotated:
             continue
         has_labels = case.label is not None or other.label is not None
         if not has_labels or _same_label(case, other, checkup):

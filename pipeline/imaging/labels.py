@@ -1,6 +1,6 @@
 """What the values of a label volume mean, and how they become class indices."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -93,21 +93,25 @@ class Labels(Settings):
     def swaps(self) -> tuple[tuple[int, int], ...]:
         """Return the pairs of class indices that a left-right mirror image exchanges."""
         order = {name: index for index, name in enumerate(self.classes)}
-        return tuple((order[a], order[b]) for a, b in self.mirror_pairs or _pairs_by_name(self.classes))
+        return tuple((order[a], order[b]) for a, b in self.mirror_pairs or pairs_by_name(self.classes))
 
     def channel_swaps(self) -> tuple[tuple[int, int], ...]:
         """Return the pairs of the logits' channels that a left-right mirror image exchanges."""
         if not self.regions:
             return self.swaps()
-        names = self.classes
-        partner = {names[a]: names[b] for pair in self.swaps() for a, b in (pair, pair[::-1])}
         sets = [frozenset(members) for members in self.regions.values()]
-        mirrored = [frozenset(partner.get(name, name) for name in members) for members in sets]
+        mirrored = [frozenset(self.mirrored(members)) for members in sets]
         return tuple((a, b) for a, one in enumerate(mirrored) for b in range(a + 1, len(sets)) if one == sets[b])
+
+    def mirrored(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return what classes are called in a left-right mirror image: those of a pair by their partner."""
+        known = self.classes
+        partner = {known[a]: known[b] for pair in self.swaps() for a, b in (pair, pair[::-1])}
+        return tuple(partner.get(name, name) for name in names)
 
     def unpaired_sides(self) -> tuple[str, ...]:
         """Return class names that say a side but have no partner, so that mirroring would teach nonsense."""
-        paired = {name for pair in self.mirror_pairs or _pairs_by_name(self.classes) for name in pair}
+        paired = {name for pair in self.mirror_pairs or pairs_by_name(self.classes) for name in pair}
         return tuple(name for name in self.classes if name not in paired and _other_side(name) is not None)
 
     def to_index(self, values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -134,6 +138,11 @@ class Labels(Settings):
         return lookup.astype(smallest)[indices]
 
 
+def sided(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the names that say left or right."""
+    return tuple(name for name in names if _other_side(name) is not None)
+
+
 def _other_side(name: str) -> str | None:
     """Return the name with its side exchanged, or None where it names no side."""
     for separator in "_- ":
@@ -145,7 +154,8 @@ def _other_side(name: str) -> str | None:
     return None
 
 
-def _pairs_by_name(classes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def pairs_by_name(classes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of class names that differ in their side alone."""
     lower = {name.lower(): name for name in classes}
     pairs = []
     for name in classes:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.errors import ModelError
 from pipeline.learning.weights import read_tensors, write_tensors
+from pipeline.provenance import digest
 from pipeline.workspace import write_json
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     name = f"step-{checkpoint.step:08d}"
     draft = folder / f"{name}-new.safetensors"
-    digest = write_tensors(draft, checkpoint.tensors)
-    file = draft.rename(folder / f"{name}-{digest[:12]}.safetensors")
+    written = write_tensors(draft, checkpoint.tensors)
+    file = draft.rename(folder / f"{name}-{written[:12]}.safetensors")
     note = {
         "format": FORMAT,
         "step": checkpoint.step,
         "is_planned": checkpoint.is_planned,
         "tensors": file.name,
-        "sha256": digest,
+        "sha256": written,
+        "state_sha256": digest(checkpoint.state),
         "state": checkpoint.state,
     }
     write_json(folder / f"{name}.json", note)
@@ -117,6 +119,7 @@ def _note(path: Path) -> dict[str, Any] | None:
     try:
         note: dict[str, Any] = json.loads(path.read_text())
         known = note["format"] == FORMAT and {"step", "is_planned", "tensors", "sha256", "state"} <= note.keys()
+        known = known and note.get("state_sha256") in (None, digest(note["state"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return note if known else None

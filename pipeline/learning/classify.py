@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.imaging.block_store import BlockCase
 from pipeline.imaging.normalise import window
 from pipeline.learning.mirror_images import mirrored_classes
-from pipeline.learning.precision import autocast, choose_layout
+from pipeline.learning.precision import autocast, check_finite, choose_layout
 from pipeline.learning.predictor import LoadedModel, Predictor
 
 _ROWS = 256
@@ -34,6 +34,8 @@ def classify_blocks(
         part = cases[first : first + _ROWS]
         with torch.inference_mode():
             logits_BK = torch.stack([_forward(predictor, model, part) for model in predictor.models]).mean(0)
+        for case, logits_K in zip(part, logits_BK, strict=True):
+            check_finite(logits_K, case.case_id)
         found.append(predictor.recipe.task.decode(logits_BK, predictor.recipe.labels).double().numpy())
         if advance is not None:
             advance(len(part))
@@ -56,7 +58,7 @@ def _forward(predictor: Predictor, model: LoadedModel, cases: Sequence[BlockCase
         return logits.float()
 
     axes = ["DHW".index(axis) for axis in predictor.options.mirror]
-    return mirrored_classes(forward, axes)(images).cpu()
+    return mirrored_classes(forward, axes, predictor.swaps)(images).cpu()
 
 
 def _normalised(model: LoadedModel, case: BlockCase) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.imaging.confidence import sum_probabilities
+from pipeline.learning.precision import check_finite
 from pipeline.learning.sliding_window import Slab
 from pipeline.learning.step_clock import StepClock
 
@@ -31,10 +32,11 @@ class Confidence:
     Args:
         names: What the channels of the logits say.
         exclusive: One class a voxel, the first being the background, which is left out; else regions.
+        case_id: Named in errors.
     """
 
-    def __init__(self, names: Sequence[str], *, exclusive: bool) -> None:
-        self.names, self.exclusive = tuple(names), exclusive
+    def __init__(self, names: Sequence[str], *, exclusive: bool, case_id: str = "volume") -> None:
+        self.names, self.exclusive, self.case_id = tuple(names), exclusive, case_id
         self._sums = np.zeros(len(self.names))
         self._counts = np.zeros(len(self.names), np.int64)
 
@@ -46,12 +48,18 @@ class Confidence:
             yield slab
 
     def take(self, logits_KDHW: Tensor) -> None:
-        """Take in the logits of further voxels, some rows at a time."""
+        """Take in the logits of further voxels, some rows at a time.
+
+        Raises:
+            ModelError: some are no finite numbers.
+        """
         is_read_in_place = self.exclusive and logits_KDHW.is_contiguous() and logits_KDHW.dtype == torch.float32
         limit = logits_KDHW.numel() if is_read_in_place and logits_KDHW.device.type == "cpu" else _PIECE_VALUES
         rows = max(1, limit * logits_KDHW.shape[1] // max(1, logits_KDHW.numel()))
         for piece in torch.split(logits_KDHW, rows, dim=1):
-            sums, counts = self._sums_of(piece.float())
+            values = piece.float()
+            check_finite(values, self.case_id)
+            sums, counts = self._sums_of(values)
             self._sums += sums
             self._counts += counts
 

@@ -15,7 +15,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from pipeline.errors import PipelineError, StoppedError
 from pipeline.guard import blame
 from pipeline.learning.options import TrainOptions
-from pipeline.learning.precision import autocast, choose_layout, forbidden_operation, repeat_exactly, resolve_precision
+from pipeline.learning.precision import (
+    autocast,
+    choose_layout,
+    forbidden_operation,
+    ran_out_of_memory,
+    repeat_exactly,
+    resolve_precision,
+)
 from pipeline.learning.weights import copy_weights, freeze
 
 B = TypeVar("B")
@@ -176,7 +183,7 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _explained(error: Exception, module: nn.Module) -> Exception:
     """Return an error with a remedy where there is one, else `error` itself."""
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if ran_out_of_memory(error):
         first_line = str(error).splitlines()[0]
         return StoppedError(
             f"train: out of memory: {first_line}. Lower train.batch_size (and raise train.accumulate by as much), "

@@ -99,7 +99,10 @@ def fit(
     training.tracker = Tracker(folder, tensorboard=tensorboard, step=training.state.step)
     try:
         with training.interrupts:
-            return training.run()
+            outcome = training.run()
+        if training.interrupts.noted:  # it came while the last files were written: all is saved
+            raise interrupted(training.interrupts.noted)
+        return outcome
     finally:
         training.tracker.close()
 
@@ -147,13 +150,14 @@ class _Training(Generic[B]):
         with self.watch.timing("data"):
             found = [self.batches(state.step * count + number) for number in range(count)]
         seed_torch(self.seed, state.step)
+        factor = self._rate_factor(state.step)
         with self.watch.timing("update"):
-            update = self.learner.update(found, self._rate_factor(state.step), state.step)
+            update = self.learner.update(found, factor, state.step)
         if self._has_diverged(update):
             self._go_back(update, found)
             bar.advance(self.state.step - state.step)
             return
-        state.count_step(update.loss, update.gradient_norm)
+        state.count_step(update.loss, update.gradient_norm, self.options.optimizer.rate * factor)
         self.watch.patches += sum(len(batch.draws) for batch in found)
         self.step_seconds = [*self.step_seconds[1 - TIMED_STEPS :], time.monotonic() - began]
         bar.advance(1, self._live_note())
@@ -164,7 +168,7 @@ class _Training(Generic[B]):
         state, number = self.state, self.state.epoch + 1
         if self._is_planned_save(number):
             self._save()
-        row = state.epoch_row(self.options.optimizer.rate * self._rate_factor(state.step - 1))
+        row = state.epoch_row()
         if self.validate and self._is_validated(number):
             row |= self._validate(self.validate, number)
         state.close_epoch(row, self.watch.row(number, self.learner.device))
@@ -328,7 +332,8 @@ class _Training(Generic[B]):
             f"train: diverged at step {self.state.step + 1} (loss {update.loss:g}, gradient {update.gradient_norm:g}), "
             f"trained on {plural(len(draws), 'patch')}:"
         ) + "".join(f"\n  {number}. {draw}" for number, draw in enumerate(draws, 1))
-        halvings, back = self.state.halvings + 1, load_checkpoint(self.checkpoints, only_planned=True)
+        halvings, environments = self.state.halvings + 1, self.state.environments
+        back = load_checkpoint(self.checkpoints, only_planned=True)
         if self.options.on_divergence == "stop" or halvings > MOST_HALVINGS or back is None:
             raise StoppedError(
                 f"{message}\nThe last checkpoint is kept. Look at these patches; then lower train.optimizer.rate, or "
@@ -337,5 +342,5 @@ class _Training(Generic[B]):
         log.warning("%s\nGoing back to step %d with half the rate.", message, back.step)
         remove_checkpoints(self.checkpoints, lambda step: step > back.step)
         self._restore(back)
-        self.state.halvings = halvings
+        self.state.halvings, self.state.environments = halvings, environments
         self._save()

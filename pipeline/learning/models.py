@@ -113,7 +113,11 @@ def read_postprocess(folder: Path | None) -> tuple[PostProcess, ...]:
     """
     if folder is None or not (folder / DECISION).exists():
         return ()
-    return parse_postprocess(json.loads((folder / DECISION).read_text()).get("chosen", ()), str(folder))
+    try:
+        chosen = json.loads((folder / DECISION).read_text()).get("chosen", ())
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder}/{DECISION}: cannot be read ({type(error).__name__}). Run evaluate again.") from None
+    return parse_postprocess(chosen, str(folder))
 
 
 def parse_postprocess(chosen: Sequence[Any], where: str) -> tuple[PostProcess, ...]:
@@ -159,7 +163,8 @@ def run_options(run: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     section = tree.get("predict") if isinstance(tree, dict) else None
-    known = {key: value for key, value in (section or {}).items() if key in PredictOptions.model_fields}
+    section = section if isinstance(section, dict) else {}
+    known = {key: value for key, value in section.items() if key in PredictOptions.model_fields}
     known.pop("precision", None)
     return known
 
@@ -169,9 +174,20 @@ def _of_package(path: Path, package: Package, fold: int | None) -> ModelSource:
     return ModelSource(
         path.name,
         tuple(_chosen(models, fold, path).values()),
-        {key: value for key, value in package.index.options.items() if key in PredictOptions.model_fields},
+        _options_of(path, package),
         parse_postprocess(package.index.postprocess, path.name),
     )
+
+
+def _options_of(path: Path, package: Package) -> dict[str, Any]:
+    options = {key: value for key, value in package.index.options.items() if key in PredictOptions.model_fields}
+    try:
+        PredictOptions.model_validate(options)
+    except ValidationError as error:
+        raise ModelError(
+            f"{path}: its options for prediction cannot be used: {error.errors()[0]['msg']:.300}. Get the package anew."
+        ) from None
+    return options
 
 
 def _chosen(found: Mapping[int | None, Any], fold: int | None, path: Path) -> dict[int | None, Any]:

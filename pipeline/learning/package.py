@@ -169,6 +169,8 @@ def _check_members(path: Path, archive: zipfile.ZipFile, index: Index) -> None:
     for name, member in index.files.items():
         if inside[name] != member.bytes:
             raise _refused(path, f"member {name!r} has {inside[name]} bytes; expected {member.bytes}")
+    if len({model.fold for model in index.models}) < len(index.models):
+        raise _refused(path, "two of its models are of one fold")
     for model in index.models:
         for name in (model.weights, model.recipe, model.training):
             if name not in index.files or _is_weights(name) != (name == model.weights):

@@ -16,7 +16,7 @@ from pipeline.imaging.block_store import BlockCase
 from pipeline.imaging.labels import Labels
 from pipeline.imaging.normalise import Normalise, Window, window
 from pipeline.imaging.store import LoadedCase, StoredCase
-from pipeline.learning.augment import Drawn, Size, change_intensity, cut, place, read_box, side_table
+from pipeline.learning.augment import Drawn, Frame, Size, change_intensity, cut, place, read_box, side_table
 from pipeline.records import IngestedCase, SamplingPlan
 from pipeline.transforms.base import Transform
 from pipeline.transforms.spatial import for_labels
@@ -32,6 +32,7 @@ class PatchCase:
     voxels:    Its prepared volume, on disk or in memory.
     windows:   Normalisation of each channel.
     annotated: (K,) which classes were labelled; None for all.
+    mirrored:  (K,) the same in a patch that shows left and right exchanged, since its labels are too; None for all.
     classes:   (K,) 0 and 1, the truth of a whole volume in classification; None where the label volume is the truth.
     """
 
@@ -39,6 +40,7 @@ class PatchCase:
     windows: tuple[Window, ...]
     annotated: NDArray[np.bool_] | None = None
     classes: NDArray[np.float32] | None = None
+    mirrored: NDArray[np.bool_] | None = None
 
     @property
     def case_id(self) -> str:
@@ -64,7 +66,7 @@ class PatchDraw:
         where = "anywhere" if self.class_index is None else f"on class {self.class_index}"
         changes = ", ".join(f"{name} {drawn}" for name, drawn in self.drawn if drawn is not None)
         return (
-            f"case {self.case_id}, patch of step {self.step}, row {self.row}: from voxel {self.start}, "
+            f"case {self.case_id}, patch {self.row + 1} of batch {self.step + 1}: from voxel {self.start}, "
             f"centred {where}; {changes or 'not augmented'}"
         )
 
@@ -167,13 +169,18 @@ class PatchSource:
 
     def _batch(self, step: int) -> Batch:
         draws = self.draws(step)
-        rows = [self._make(draw) for draw in draws]
+        frames = [self._frame(draw) for draw in draws]
+        rows = [self._make(draw, frame) for draw, frame in zip(draws, frames, strict=True)]
         images, truths = (torch.stack(parts) for parts in zip(*rows, strict=True))
-        return Batch(step, images, truths, self._annotated(draws), draws)
+        return Batch(step, images, truths, self._annotated(draws, frames), draws)
 
-    def _annotated(self, draws: Sequence[PatchDraw]) -> Tensor | None:
+    def _annotated(self, draws: Sequence[PatchDraw], frames: Sequence[Frame]) -> Tensor | None:
         """Return (B, K) which classes were labelled in each row; None where all are in all."""
-        rows = [self.cases[draw.case_id].annotated for draw in draws]
+        cases = [self.cases[draw.case_id] for draw in draws]
+        rows = [
+            case.mirrored if frame.exchanges_sides else case.annotated
+            for case, frame in zip(cases, frames, strict=True)
+        ]
         width = max((len(row) for row in rows if row is not None), default=0)
         if not width:
             return None
@@ -202,16 +209,18 @@ class PatchSource:
         )
         return PatchDraw(step, row, case_id, class_index, start, drawn)
 
-    def _make(self, draw: PatchDraw) -> tuple[Tensor, Tensor]:
+    def _frame(self, draw: PatchDraw) -> Frame:
+        spacing_mm = self.cases[draw.case_id].voxels.spacing_mm
+        return place(draw.start, self.plan.patch_size, spacing_mm, self.transforms, _parameters(draw))
+
+    def _make(self, draw: PatchDraw, frame: Frame) -> tuple[Tensor, Tensor]:
         case = self.cases[draw.case_id]
-        drawn: Drawn = tuple(parameters for _, parameters in draw.drawn)
-        frame = place(draw.start, self.plan.patch_size, case.voxels.spacing_mm, self.transforms, drawn)
         try:
             box = read_box(case.voxels, frame, with_label=case.classes is None)
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(draw.case_id, error) from error
         image, truth = cut(box, case.windows, frame, self._sides, self.device)
-        image = change_intensity(self.transforms, drawn, image)
+        image = change_intensity(self.transforms, _parameters(draw), image)
         if case.classes is not None:
             truth = torch.from_numpy(case.classes).to(self.device)
         assert truth is not None
@@ -262,7 +271,9 @@ def patch_cases(
         case, voxels = row.case, opened[row.case.case_id]
         windows = tuple(window(one, stats) for one, stats in zip(normalise, voxels.meta.stats, strict=True))
         classes = np.array([name in case.classes for name in class_names], np.float32) if whole_volume else None
-        found.append(PatchCase(voxels, windows, _annotated(case.annotated, labels, class_names), classes))
+        other = None if case.annotated is None else labels.mirrored(case.annotated)
+        annotated, mirrored = (_annotated(names, labels, class_names) for names in (case.annotated, other))
+        found.append(PatchCase(voxels, windows, annotated, classes, mirrored))
     return found
 
 
@@ -272,6 +283,10 @@ def generator(seed: int, step: int, row: int, stream: int) -> np.random.Generato
     Changing the options of one transform therefore leaves the draws of all others as they were.
     """
     return np.random.Generator(np.random.Philox(key=[seed, step], counter=[0, 0, stream, row]))
+
+
+def _parameters(draw: PatchDraw) -> Drawn:
+    return tuple(parameters for _, parameters in draw.drawn)
 
 
 def _unreadable(case_id: str, error: Exception) -> DataError:

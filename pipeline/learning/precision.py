@@ -1,5 +1,6 @@
 """Number formats and memory layouts that a device computes natively, and exact repetition on a GPU."""
 
+import math
 import os
 import re
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, ModelError
 
@@ -80,6 +81,24 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     if precision not in _TYPES:
         return nullcontext()
     return torch.autocast(device.type, dtype=_TYPES[precision])
+
+
+def check_finite(logits: Tensor, case_id: str) -> None:
+    """See to it that a network's answer is made of numbers: NaN would become background in silence.
+
+    Raises:
+        ModelError: some logit is NaN or infinite.
+    """
+    if not math.isfinite(float(logits.sum())):
+        raise ModelError(
+            f"case {case_id}: the network's answer holds NaN or infinite numbers; expected finite ones. Predict with "
+            "--set predict.precision=fp32; where that does not help, its weights are spoiled: train it again."
+        )
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Say whether torch asked for memory in vain, on a GPU or (as a plain RuntimeError) on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def seed_torch(seed: int, step: int = -1) -> None:

@@ -29,7 +29,7 @@ from pipeline.learning.native_grid import (
     write_native,
 )
 from pipeline.learning.openvino_backend import Backend, openvino_forward, resolve_backend
-from pipeline.learning.precision import autocast, choose_device, choose_layout, resolve_precision
+from pipeline.learning.precision import autocast, check_finite, choose_device, choose_layout, resolve_precision
 from pipeline.learning.prediction import Prediction, PredictOptions
 from pipeline.learning.probabilities import ProbabilityMaps
 from pipeline.learning.sliding_window import (
@@ -89,7 +89,7 @@ class Predictor:
     ) -> None:
         check_agreement(models)
         self.models, self.options, self.postprocess = tuple(models), options or PredictOptions(), tuple(postprocess)
-        self._swaps = swapped_channels(self.recipe) if "W" in self.options.mirror else ()
+        self.swaps = swapped_channels(self.recipe) if "W" in self.options.mirror else ()
         self.device = torch.device(device)
         self.precision = resolve_precision(self.options.precision, self.device)
         self.memory_limit, self.scratch = memory_limit, scratch
@@ -265,7 +265,7 @@ class Predictor:
             scratch=self.scratch,
             advance=advance,
         )
-        confidence = Confidence(recipe.class_names, exclusive=self._takes_strongest)
+        confidence = Confidence(recipe.class_names, exclusive=self._takes_strongest, case_id=case.meta.case_id)
         decide = mask.deciding(clock.around("native_grid", self._decide()))
         outputs = [Output(decide, mask.view, interpolates=not self._takes_strongest)]
         maps = self._maps(case, grid.axis) if probabilities else None
@@ -304,6 +304,7 @@ class Predictor:
             logits_K = average(
                 self.windows(case.shape), self._members(case, clock), batch=self.options.window_batch, advance=advance
             )
+        check_finite(logits_K, case.meta.case_id)
         shares = self.recipe.task.decode(logits_K[None], self.recipe.labels)[0].tolist()
         return {"mask": None, "probabilities": dict(zip(self.recipe.class_names, shares, strict=True))}
 
@@ -344,7 +345,7 @@ class Predictor:
     def _mirrored(self, model: LoadedModel, clock: StepClock) -> Forward:
         axes = ["DHW".index(axis) for axis in self.options.mirror]
         timed = clock.around("network", self.forward(model))
-        return mirrored(timed, axes, self._swaps) if self.recipe.task.reads_masks else mirrored_classes(timed, axes)
+        return (mirrored if self.recipe.task.reads_masks else mirrored_classes)(timed, axes, self.swaps)
 
     def _skip(self, case: PreparedCase, roi: NDArray[Any] | None) -> Skip | None:
         empty: list[Callable[[Box], bool]] = []

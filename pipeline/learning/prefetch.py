@@ -65,7 +65,7 @@ class InOrder(Generic[T]):
         try:
             return future.result()
         except Exception as error:
-            error.add_note(f"while the batch of step {step} was made")
+            error.add_note(f"while batch {step + 1} was made")
             raise
         finally:
             self.waited_seconds += time.perf_counter() - began

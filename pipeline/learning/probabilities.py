@@ -6,6 +6,7 @@ its own, which every viewer opens. 8 bits are enough for what is looked at: a st
 network's probabilities are good for, and NIfTI knows no float16.
 """
 
+import itertools
 import json
 import math
 import re
@@ -73,8 +74,8 @@ class ProbabilityMaps:
             The files.
         """
         written = []
-        for index, name in enumerate(self.names):
-            path = folder / f"{_file_name(name)}.nii.gz"
+        for index, file in enumerate(_file_names(self.names)):
+            path = folder / file
             outside = 255 if self.exclusive and index == 0 else 0
             write_image(Volume(self._on_source(index, outside)[None], self.placement.source), path)
             written.append(path)
@@ -117,5 +118,12 @@ def read_probabilities(folder: Path) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def _file_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+def _file_names(names: Sequence[str]) -> list[str]:
+    """Return a file for each name, numbered where two would share one, also where capitals count for nothing."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+        tried = (plain if number == 1 else f"{plain}-{number}" for number in itertools.count(1))
+        file = next(f"{one}.nii.gz" for one in tried if one.lower() not in found)
+        found[file.removesuffix(".nii.gz").lower()] = file
+    return list(found.values())

@@ -187,7 +187,7 @@ def slide(
         slab.drop(after - first)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def average(
     grid: WindowGrid, members: Sequence[Member], *, batch: int = 1, advance: Callable[[int], None] | None = None
 ) -> Tensor:
@@ -343,7 +343,7 @@ def _batches(places: Iterator[Size], size: int) -> Iterator[list[Size]]:
         yield chunk
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _add_row(
     slab: _SlabSum, members: Sequence[Member], row: int, batch: int, skip: Skip | None, advance: Callable[[int], None]
 ) -> None:

@@ -22,6 +22,8 @@ class TrainState:
     """Of the steps of the epoch in hand."""
     norms: list[float] = field(default_factory=list)
     """Of their gradients."""
+    rate: float | None = None
+    """Of the optimiser in the last step; None before the first."""
     first_loss: float = 0.0
     halvings: int = 0
     """How often the rate was halved after a divergence."""
@@ -43,20 +45,24 @@ class TrainState:
         """Return plain values that change no more when the state does."""
         return asdict(self)
 
-    def count_step(self, loss: float, norm: float) -> None:
+    def count_step(self, loss: float, norm: float, rate: float) -> None:
         """Note a step that was done."""
+        self.rate = rate
         self.first_loss = self.first_loss if self.step else loss
         self.losses.append(loss)
         self.norms.append(norm)
         self.step += 1
 
-    def epoch_row(self, rate: float) -> Row:
-        """Return the row of the epoch in hand; overflowed fp16 gradients count in no mean."""
+    def epoch_row(self) -> Row:
+        """Return the row of the epoch in hand, with the rate of its last step.
+
+        Overflowed fp16 gradients count in no mean.
+        """
         norms = [norm for norm in self.norms if math.isfinite(norm)]
         return {
             "epoch": self.epoch + 1,
             "step": self.step,
-            "rate": rate,
+            "rate": self.rate,
             "loss": finite(_mean(self.losses)),
             "gradient_norm": _mean(norms) if norms else None,
         }

@@ -40,8 +40,8 @@ def compare(logits: Tensor, target: Target) -> Comparison:
     """Put logits (B, K, *S) of any float type beside their target.
 
     A class not labelled in a row may hide in its background: for exclusive classes its probability is
-    added to that of the background (marginal likelihood; Shi et al. 2021), for overlapping classes it
-    counts nowhere in that row.
+    added to that of the background (marginal likelihood; Shi et al. 2021), as which its voxels count, if
+    the label has some all the same; for overlapping classes it counts nowhere in that row.
     """
     flat = logits.reshape(*logits.shape[:2], -1).to(torch.float32, memory_format=torch.contiguous_format)
     if target.classes is None:
@@ -55,6 +55,9 @@ def compare(logits: Tensor, target: Target) -> Comparison:
     counted = _counted(target.valid, classes)
     if counted is not None:
         classes = classes.masked_fill(counted[:, 0] == 0, 0)
+    if labelled is not None:
+        # A voxel of a class that its row does not label would else cost as much as `IMPOSSIBLE` says.
+        classes = classes.masked_fill(~labelled.gather(1, classes), 0)
     return Comparison(flat, functional.log_softmax(flat, 1), classes, None, counted, _as_float(labelled))
 
 

@@ -30,7 +30,7 @@ class LargestComponent(PostProcess):
         for index in mended:
             # Stable by number of voxels, so that of equals the first one in the volume stays.
             own = np.flatnonzero(classes == index)
-            kept[own[np.argsort(voxels[own], kind="stable")[::-1][: self.keep]]] = True
+            kept[own[np.argsort(-voxels[own], kind="stable")[: self.keep]]] = True
         return _keep(mask, components, kept)
 
 

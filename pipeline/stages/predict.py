@@ -8,7 +8,7 @@ from pipeline.errors import PipelineError
 from pipeline.imaging.block_store import BlockCase
 from pipeline.imaging.write import write_mask
 from pipeline.learning.classify import classify_blocks, fits_one_window
-from pipeline.learning.precision import choose_device
+from pipeline.learning.precision import choose_device, ran_out_of_memory
 from pipeline.learning.predictor import Prediction, PredictOptions, Predictor, load_trained
 from pipeline.machine import peak_memory_mb
 from pipeline.progress import Bar
@@ -84,7 +84,9 @@ def _predict_case(context: StageContext, predictor: Predictor, row: IngestedCase
         prediction = predictor.predict(row.case.images, case_id)
     except PipelineError as error:
         return CasePrediction(case_id=case_id, fold=context.fold, failure=str(error))
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not ran_out_of_memory(error):
+            raise
         failure = f"case {case_id}: memory ran out while it was predicted. Allow smaller windows, or free some memory."
         return CasePrediction(case_id=case_id, fold=context.fold, failure=failure)
     made = CasePrediction(

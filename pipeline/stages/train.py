@@ -44,6 +44,7 @@ from pipeline.stages.base import Stage, StageContext, stages
 from pipeline.stages.pictures import slice_picture
 from pipeline.stages.prepared import Prepared, open_prepared
 from pipeline.transforms.base import Transform, transforms
+from pipeline.transforms.spatial import for_volume_classes
 from pipeline.workspace import write_json
 
 LossField = Annotated[Loss, losses]
@@ -85,7 +86,11 @@ class Train(Stage, TrainOptions):
     def key_options(self) -> dict[str, Any]:
         """Leave out what changes no number."""
         hidden = {*self.WITHOUT_EFFECT, "tensorboard"}
-        return {key: value for key, value in super().key_options().items() if key not in hidden}
+        kept = {key: value for key, value in super().key_options().items() if key not in hidden}
+        # What `stop` ends without a result, `lower_rate` goes on with; results of both are the same.
+        kept["on_divergence"] = "stop"
+        # They once came from validation cases too: such a training is neither used again nor gone on with.
+        return kept | {"class_weights": "auto, of training cases"} if self.class_weights == "auto" else kept
 
     def run(
         self, context: StageContext, *, survey: DatasetFacts, ingest: CaseTable, sample: SamplingPlan
@@ -108,7 +113,7 @@ class Train(Stage, TrainOptions):
             sample,
             batch_size=self.batch_size,
             labels=recipe.labels,
-            transforms=usual_transforms() if self.augment is None else self.augment,
+            transforms=self._transforms(recipe),
             seed=_fold_seed(context),
             device=device,
         )
@@ -117,7 +122,7 @@ class Train(Stage, TrainOptions):
             outcome = fit(
                 module,
                 batches,
-                self._loss_of(recipe, ingest, stored, device),
+                self._loss_of(recipe, ingest, {case_id: stored[case_id] for case_id in sample.train}, device),
                 self.model_copy(update={"score": self.score or recipe.task.default_score}),
                 seed=_fold_seed(context),
                 folder=context.folder,
@@ -171,6 +176,10 @@ class Train(Stage, TrainOptions):
             seen=seen.model_dump(mode="json") if seen else {},
             codes=codes_of(metadata),
         )
+
+    def _transforms(self, recipe: InferenceRecipe) -> tuple[Transform, ...]:
+        chosen = usual_transforms() if self.augment is None else self.augment
+        return chosen if recipe.task.reads_masks else for_volume_classes(chosen, recipe.class_names)
 
     def _parent(self, context: StageContext, sample: SamplingPlan) -> TrainedModel | None:
         """Return the training that this one goes on from, if any.
@@ -234,7 +243,9 @@ class Train(Stage, TrainOptions):
                 for index, count in self._counts(recipe, rows[case_id].case, case).items():
                     if index < len(names):
                         counts[index] += count
-            raw = (counts.sum() / counts).sqrt()
+            raw, found = (counts.sum() / counts).sqrt(), counts > 1
+            if found.any():  # a class that no training case has would else outweigh all others
+                raw[~found] = raw[found].mean()
             return raw / raw.mean()
         if len(self.class_weights) != len(names):
             raise ConfigError(
@@ -247,7 +258,11 @@ class Train(Stage, TrainOptions):
     def _counts(recipe: InferenceRecipe, case: Case, stored: Prepared) -> dict[int, int]:
         """Return how much of each class a case has: voxels, or without masks the case itself."""
         if recipe.task.reads_masks:
-            return stored.meta.class_voxels or {}
+            found, order = stored.meta.class_voxels or {}, {name: at for at, name in enumerate(recipe.labels.classes)}
+            if not recipe.labels.regions:
+                return found
+            members = enumerate(recipe.labels.regions.values())
+            return {index: sum(found.get(order[name], 0) for name in names) for index, names in members}
         return {recipe.class_names.index(name): 1 for name in case.classes}
 
 

@@ -7,7 +7,7 @@ in millimetres: thick slices are turned, not sheared.
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from pipeline.imaging.labels import Labels
+from pipeline.imaging.labels import Labels, sided
 from pipeline.transforms.base import Transform, transforms
 
 _log = logging.getLogger(__name__)
@@ -111,16 +111,30 @@ def for_labels(chosen: Iterable[Transform], labels: Labels) -> tuple[Transform, 
         chosen: From the config.
         labels: A class that names a side without a partner (left_kidney alone) takes W out.
     """
-    unpaired = labels.unpaired_sides()
-    axes = _AXES[:2] if unpaired else _AXES
+    return _settled(chosen, labels.unpaired_sides(), "has no partner on the other side")
+
+
+def for_volume_classes(chosen: Iterable[Transform], names: Iterable[str]) -> tuple[Transform, ...]:
+    """Return the transforms with `auto` axes of mirroring settled, where whole volumes are named.
+
+    Args:
+        chosen: From the config.
+        names: Classes of whole volumes; one that names a side takes W out, since no label is there to exchange.
+    """
+    return _settled(chosen, sided(names), "is a class of whole volumes that names a side")
+
+
+def _settled(chosen: Iterable[Transform], sides: Sequence[str], why: str) -> tuple[Transform, ...]:
+    axes = _AXES[:2] if sides else _AXES
     settled = tuple(
         one.model_copy(update={"axes": axes}) if isinstance(one, Flip) and one.axes == "auto" else one for one in chosen
     )
-    if unpaired and any(_exchanges_sides(one) for one in settled):
+    if sides and any(_exchanges_sides(one) for one in settled):
         _log.warning(
-            "augment: patches are mirrored along W, and %s has no partner on the other side: the network is taught "
-            "both. Set the axes of flip to [D, H], or keep rotation about D and H below 90 degrees.",
-            unpaired[0],
+            "augment: patches are mirrored along W, and %s %s: the network is taught both. Set the axes of flip to "
+            "[D, H], or keep rotation about D and H below 90 degrees.",
+            sides[0],
+            why,
         )
     return settled
 

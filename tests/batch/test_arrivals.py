@@ -9,6 +9,7 @@ from pipeline.batch.record import CaseRecord, read_records
 from pipeline.batch.sources import Found, Passed, Source
 from pipeline.batch.status import Row
 from pipeline.batch.watch import Arrived, Outcome
+from pipeline.errors import DataError
 
 
 @pytest.fixture
@@ -50,9 +51,34 @@ def test_every_table_shows_all_that_was_passed_over(desk):
     assert desk.got[2].sources[0].note == "re-opened: 2 files came after it had been predicted"
 
 
-def test_results_of_parts_that_are_no_more_go(desk):
-    for name in ("1-1", "1-2", "11"):
+def keep(desk, *names):
+    for name in names:
         CaseRecord(case_id=name, key="", input={}, model={}, options={}, environment={}).write(desk.folder)
+
+
+def test_results_of_parts_that_are_no_more_go(desk):
+    keep(desk, "1-1", "1-2", "11")
+    desk.found = Found((Source("1-1", {}), Source("1-2", {})))
+    desk.work(Arrived("1", ()))
+    assert set(read_records(desk.folder)) == {"1-1", "1-2", "11"}
     desk.found = Found((Source("1", {}),))
     desk.work(Arrived("1", (), late=1))
     assert set(read_records(desk.folder)) == {"11"}
+
+
+def test_result_of_a_series_that_is_refused_now_goes_whatever_it_is_called(desk):
+    keep(desk, "0a1b", "77")
+    desk.found = Found((Source("0a1b", {}), Source("77", {})))
+    desk.work(Arrived("study", ()))
+    desk.found = Found((Source("77", {}),), (Passed("0a1b", "refused", "missing slices: 1"),))
+    desk.work(Arrived("study", (), late=1))
+    assert set(read_records(desk.folder)) == {"77"}
+
+
+def test_file_that_goes_away_is_not_named(desk):
+    def find(_):
+        raise DataError("/in/Secret^Person/1: there is no such file")
+
+    desk.work.find = find
+    with pytest.raises(DataError, match=r"^a file of it went away"):
+        desk.work(Arrived("1", ()))

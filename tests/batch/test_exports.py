@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.batch.child import Child, read_in
 from pipeline.batch.exports import find_exports, read_key
+from pipeline.batch.identity import identify, state_of
 from pipeline.dicom.rules import parse_rules
 from pipeline.errors import ConfigError, DataError
 
@@ -53,7 +54,7 @@ def test_rules_choose_and_the_rest_has_its_reason(study):
 
 def test_rules_for_other_models_take_no_part(study):
     both = rules({"name": "a", "model": "models/liver", "take": "all"}, {"name": "b", "model": "lung"})
-    assert len(find_exports([study], rules=both, model="/somewhere/liver").sources) == 2
+    assert len(find_exports([study], rules=both, model="/somewhere/models/liver").sources) == 2
     with pytest.raises(ConfigError, match="choose nothing for heart"):
         find_exports([study], rules=both, model="heart")
 
@@ -148,3 +149,28 @@ def test_export_in_which_some_is_broken(tmp_path, synthetic):
 @pytest.mark.slow
 def test_export_of_two_hundred_series_with_forty_broken_in_twenty_ways(tmp_path, synthetic):
     check_export(tmp_path, synthetic, sound=160, broken=40)
+
+
+def test_models_of_one_name_are_not_mixed_up(study):
+    both = rules({"name": "a", "model": "kidney/model.zip", "take": "all"})
+    with pytest.raises(ConfigError, match=r"choose nothing for liver/model\.zip"):
+        find_exports([study], rules=both, model="liver/model.zip")
+    assert len(find_exports([study], rules=both, model="/srv/kidney/model.zip").sources) == 2
+
+
+def test_patients_without_a_study_uid_share_no_study(tmp_path, synthetic):
+    for number in range(2):
+        made = synthetic.make(number)
+        for one in made.datasets:
+            one.StudyInstanceUID = ""
+        synthetic.write(made, tmp_path / str(number))
+    assert len(find_exports([tmp_path], rules=rules({"name": "liver", "prefer": "thinnest"})).sources) == 2
+
+
+def test_phases_of_one_file_are_different_inputs(tmp_path, synthetic):
+    one, _ = synthetic.make_enhanced(1, phases=2)
+    synthetic.write_file(one, tmp_path / "enhanced")
+    first, second = find_exports([tmp_path]).sources
+    assert first.files == second.files
+    assert identify(first).sha256 != identify(second).sha256
+    assert state_of(first) != state_of(second)

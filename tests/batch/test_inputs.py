@@ -100,3 +100,11 @@ def test_dicom_beside_volumes_is_left_to_the_audit(tmp_path: Path) -> None:
     found, rest = find_files([tmp_path], ("image",))
     assert [source.case_id for source in found.sources] == ["a"]
     assert rest == (tmp_path,)
+
+
+def test_masks_of_an_earlier_start_are_no_inputs(tmp_path: Path) -> None:
+    _touch(tmp_path / "a.nii.gz", tmp_path / "out" / "masks" / "a.nii.gz", tmp_path / "out" / "status.csv")
+    (tmp_path / "out" / "provenance").mkdir()
+    found, rest = find_files([tmp_path], ["image"])
+    assert ([source.case_id for source in found.sources], rest) == (["a"], ())
+    assert [source.case_id for source in find_files([tmp_path / "out" / "masks"], ["image"])[0].sources] == ["a"]

@@ -68,6 +68,7 @@ def words_of(synthetic) -> re.Pattern[bytes]:
     return re.compile("|".join(told).encode(), re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_nothing_names_a_patient(tmp_path, synthetic, caplog, capfd, monkeypatch):
     pytest.importorskip("highdicom")
     caplog.set_level(logging.DEBUG)

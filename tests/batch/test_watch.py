@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from pipeline.batch import watch as watch_module
 from pipeline.batch.watch import QUARANTINE, Arrived, Outcome, Watcher, WatchOptions, watch
+from pipeline.dicom.audit import audit
 from pipeline.errors import ConfigError, DataError
 from pipeline.progress import Progress
 
@@ -232,10 +234,63 @@ def test_disk_that_fills_up_meanwhile_is_no_failure(desk, synthetic):
     put(desk, synthetic)
     desk.outcome = OSError(errno.ENOSPC, "No space left on device")
     desk.look(), desk.look(60)
+    assert [desk.look(5), desk.look(5), desk.look(10)] == [0, 0, 0]
+    assert len(desk.worked) == 3  # with a pause between, not at every look
     desk.outcome = Outcome("done")
-    assert desk.look(5) == 1
+    assert desk.look(10) == 1
     (name,) = desk.watcher.incoming.names()
-    assert desk.watcher.entry(name).attempts == 0
+    entry = desk.watcher.entry(name)
+    assert (entry.attempts, entry.deaths) == (0, 0)
+
+
+def test_state_that_cannot_be_written_ends_no_night(desk, synthetic, monkeypatch):
+    put(desk, synthetic)
+    desk.look()
+    with monkeypatch.context() as broken:
+        broken.setattr(watch_module, "write_json", fail)
+        assert desk.look(60) == 0
+    assert desk.said.lines == [
+        "what is done cannot be written down (Stale file handle): nothing new is begun for a while"
+    ]
+    assert [desk.look(5), desk.look(5)] == [0, 1]
+
+
+def fail(*_):
+    raise OSError(errno.ESTALE, "Stale file handle", "/secret/name")
+
+
+def test_damaged_file_beside_a_series_is_not_passed_over(desk, synthetic):
+    (first, *_) = put(desk, synthetic)
+    whole = first.read_bytes()
+    first.write_bytes(whole[:140])
+    desk.look(), desk.look(60)
+    assert len(desk.worked[0].files) == 5
+    assert audit(desk.worked[0].files).judged[0].series.damaged_beside == 1
+    first.write_bytes(whole)
+    assert [desk.look(), desk.look(60)] == [0, 1]
+    assert desk.worked[1].late == 1
+
+
+def test_lock_that_stays_is_told_once(tmp_path, synthetic):
+    desk = Desk(tmp_path, patience_seconds=600)
+    (path, *_) = put(desk, synthetic)
+    (path.parent / ".lock").touch()
+    assert [desk.look(), desk.look(599), desk.look(1), desk.look(100)] == [0, 0, 0, 0]
+    (line,) = desk.said.lines
+    assert line.endswith("unchanged for 600 seconds, but held back: .lock to go")
+
+
+def test_restart_reads_no_file_again(desk, synthetic, monkeypatch):
+    put(desk, synthetic)
+    desk.look(), desk.look(60)
+    desk.restart()
+    monkeypatch.setattr(watch_module, "_content", lambda _: pytest.fail("the files were read again"))
+    assert [desk.look(), desk.look(60)] == [0, 0]
+
+
+def test_folder_must_be_there(tmp_path):
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        watch(tmp_path / "none", tmp_path / "out", lambda _: Outcome("done"), WatchOptions(), rounds=1)
 
 
 def test_series_that_kills_the_process_is_quarantined(tmp_path, synthetic):

@@ -16,6 +16,7 @@ from tests.batch.models import LABELS, make_run, make_volume
 from tests.dicom import synthetic
 
 
+@pytest.mark.slow
 def test_predict_and_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_volume(tmp_path / "in" / "a.nii.gz")
     run = make_run(tmp_path / "runs" / "tiny")

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydicom import config
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -85,6 +87,13 @@ def set_pixels(one: Dataset, stored: np.ndarray) -> None:
     one.PixelData = stored.tobytes()
     one["PixelData"].VR = "OW"
     one.stored = stored
+
+
+def set_text(one: Dataset, name: str, text: str) -> None:
+    """Set an element to a text that it should not have."""
+    with config.disable_value_validation():
+        one[name].value if name in one else setattr(one, name, "0")
+        one[name] = RawDataElement(one[name].tag, one[name].VR, len(text), text.encode(), 0, False, True)
 
 
 def write(made: Made, folder: Path, prefix: str = "I") -> list[Path]:

@@ -181,6 +181,7 @@ def test_stored_values_are_those_of_pydicom(name, pydicom_files):
     np.testing.assert_array_equal(stored[0], expected)
 
 
+@pytest.mark.slow
 def test_real_series_are_those_of_dcm2niix(real_data, tmp_path):
     program = shutil.which("dcm2niix", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     nibabel = pytest.importorskip("nibabel")

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from pipeline.dicom import header
 from pipeline.dicom import scan as scan_module
 from pipeline.dicom.scan import scan
 from pipeline.errors import DataError
@@ -87,3 +88,30 @@ def test_small_deflated_bomb_is_not_inflated(tmp_path, synthetic):
     bomb = tmp_path / "bomb"
     bomb.write_bytes(raw[:start] + packer.compress(body + bytes(50 << 20)) + packer.flush())
     assert len(scan([bomb]).planes) == 1
+
+
+def test_header_that_no_reader_expects_costs_its_file_only(tmp_path, synthetic, monkeypatch):
+    bad, *_ = synthetic.write(synthetic.make(1), tmp_path)
+
+    def planes_of(dataset, common):
+        if common.header.path == str(bad):
+            raise NotImplementedError("Unknown Value Representation")
+        return (common,)
+
+    monkeypatch.setattr(header, "planes_of", planes_of)
+    found = scan([tmp_path])
+    assert (len(found.planes), found.counts["damaged"]) == (9, 1)
+
+
+def test_link_that_leads_nowhere_and_closed_folder_are_told(tmp_path, synthetic, monkeypatch):
+    synthetic.write(synthetic.make(1), tmp_path / "a")
+    (tmp_path / "a" / "gone").symlink_to(tmp_path / "nowhere")
+    assert scan([tmp_path]).counts["damaged"] == 1
+    walk = scan_module.os.walk
+
+    def closed(path, onerror):
+        onerror(PermissionError(13, "Permission denied", str(tmp_path / "closed")))
+        return walk(path)
+
+    monkeypatch.setattr(scan_module.os, "walk", closed)
+    assert scan([tmp_path]).counts["damaged"] == 2

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from pipeline.dicom import duplicates
 from pipeline.dicom.audit import audit
 from pipeline.dicom.decode import read_series
-from pipeline.dicom.series import hashed_id
+from pipeline.dicom.series import hashed_id, is_uid
 
 
 def change_half(made, **values) -> None:
@@ -116,3 +117,34 @@ def test_phases_of_an_enhanced_file_become_parts(tmp_path, synthetic):
     for part in judged:
         phase = int(part.series.planes[0].temporal) - 1
         np.testing.assert_array_equal(read_series(part.series).voxels[0], truth[phase])
+
+
+def test_two_patients_without_any_uid_are_two_cases(tmp_path, synthetic):
+    for number in range(2):
+        made = synthetic.make(1)
+        for one in made.datasets:
+            one.SeriesInstanceUID = one.StudyInstanceUID = one.FrameOfReferenceUID = one.PatientID = one.PatientName = (
+                ""
+            )
+            one.SOPInstanceUID = "1.2.3"
+            synthetic.set_pixels(one, one.stored + number)
+        synthetic.write(made, tmp_path / str(number))
+    ids = [one.series.case_id for one in audit([tmp_path]).judged]
+    assert len(set(ids)) == 2
+    assert ids == [one.series.case_id for one in audit([tmp_path]).judged]
+
+
+def test_dots_are_no_uid():
+    assert is_uid("1.2.840")
+    assert not any(map(is_uid, ("", ".", "..", ".1", "1/2", "Doe", "1" * 65)))
+
+
+def test_copies_of_a_file_of_many_frames_are_read_once(tmp_path, synthetic, monkeypatch):
+    one, _ = synthetic.make_enhanced(1)
+    for name in "ab":
+        synthetic.write_file(one, tmp_path / name)
+    read = []
+    monkeypatch.setattr(duplicates, "pixel_hash", lambda plane: read.append(plane.header.path) or b"same")
+    (judged,) = audit([tmp_path]).judged
+    assert judged.series.equal_duplicates == 10
+    assert len(read) == 2

@@ -1,8 +1,11 @@
 """Verdicts on sound and on broken series: the kind, and the numbers in the words."""
 
+import copy
+
 import numpy as np
 
-from pipeline.dicom.audit import audit
+from pipeline.dicom.audit import Audit, audit
+from pipeline.dicom.table import rows, to_csv
 
 
 def test_broken_series_is_refused_for_its_reason(broken_kind, synthetic, tmp_path):
@@ -122,3 +125,72 @@ def test_test_files_of_pydicom(pydicom_files):
         else:
             assert one.verdict.status == "refused"
             assert one.verdict.reason
+
+
+def test_rescale_that_is_no_number_is_refused(judge_one, synthetic):
+    made = synthetic.make(3)
+    synthetic.set_text(made.datasets[2], "RescaleSlope", "0,5")
+    verdict = judge_one(made).verdict
+    assert (verdict.kind, verdict.reason) == ("pixel format", "a rescale slope or intercept that is no number")
+
+
+def test_numbers_beyond_arithmetic_end_no_audit(judge_one, synthetic):
+    made = synthetic.make(3)
+    for number, one in enumerate(made.datasets):
+        synthetic.set_text(one, "ImagePositionPatient", f"0\\0\\{number + 1}e308")
+        synthetic.set_text(one, "SeriesNumber", "--5")
+    one = judge_one(made)
+    assert not one.verdict.is_usable
+    assert to_csv(rows(Audit((one,), {})))
+
+
+def test_slices_that_jitter_sideways_are_noted(judge_one, synthetic):
+    made = synthetic.make(3)
+    place = [float(value) for value in made.datasets[5].ImagePositionPatient]
+    made.datasets[5].ImagePositionPatient = [place[0] + 0.3, *place[1:]]
+    assert "shifted sideways by up to 0.30 mm" in judge_one(made).verdict.notes[0]
+
+
+def test_scans_that_alternate_in_one_series_are_noted(judge_one, synthetic):
+    made = synthetic.make(3)
+    for number, one in enumerate(made.datasets):
+        one.AcquisitionNumber = number % 2
+    assert "acquisitions alternate" in judge_one(made).verdict.notes[0]
+
+
+def test_blocks_of_acquisitions_are_not(judge_one, synthetic):
+    made = synthetic.make(3)
+    for number, one in enumerate(made.datasets):
+        one.AcquisitionNumber = number // 4
+    assert judge_one(made).verdict.notes == ()
+
+
+def test_frames_that_are_not_described_are_refused(tmp_path, synthetic):
+    one, _ = synthetic.make_enhanced(1)
+    one.PerFrameFunctionalGroupsSequence = one.PerFrameFunctionalGroupsSequence[:6]
+    synthetic.write_file(one, tmp_path / "enhanced")
+    (judged,) = audit([tmp_path]).judged
+    assert judged.verdict.kind == "lying lengths"
+    assert "10 frames, of which 6 are described" in judged.verdict.reason
+
+
+def test_place_of_a_file_is_none_of_its_frames(tmp_path, synthetic):
+    made = synthetic.make(1)
+    for one in made.datasets:
+        one.NumberOfFrames = 2
+        one.PixelData = one.PixelData * 2
+    synthetic.write(made, tmp_path)
+    assert {one.verdict.kind for one in audit([tmp_path]).judged} == {"no orientation"}
+
+
+def test_deflated_files_at_one_place_are_told_apart_by_their_pixels(judge_one, synthetic):
+    made = synthetic.make(3)
+    made.syntax = synthetic.DeflatedExplicitVRLittleEndian
+    for one in made.datasets:
+        one.ImageComments = "a" * 4000  # the pixels begin beyond the end of the file as it is packed
+        synthetic.set_pixels(one, np.zeros((12, 16), np.uint16))
+    twin = copy.deepcopy(made.datasets[4])
+    twin.SOPInstanceUID = synthetic.uid(made.rng)
+    synthetic.set_pixels(twin, np.ones((12, 16), np.uint16))
+    made.datasets.append(twin)
+    assert judge_one(made).verdict.kind == "duplicates"

@@ -119,15 +119,19 @@ def test_copies_are_left_out_only_where_labels_agree(tmp_path):
 def test_sources_are_never_written_over(ward, tmp_path):
     manifest = ward.manifest()
     with pytest.raises(ConfigError, match="never modified"):
-        refuse_output(manifest, tmp_path / "x.csv", tmp_path / "x.csv")
+        refuse_output(manifest, [tmp_path / "x.csv"], tmp_path / "x.csv")
+    (tmp_path / "x.yaml").write_text("dataset: {}")
+    with pytest.raises(ConfigError, match="is not of a manifest"):
+        refuse_output(manifest, [tmp_path / "x.yaml"], tmp_path / "x.csv")
+    (tmp_path / "x.yaml").unlink()
     with pytest.raises(ConfigError, match=r"ending in \.csv"):
-        refuse_output(manifest, None, tmp_path / "x.txt")
+        refuse_output(manifest, [], tmp_path / "x.txt")
     inside = tmp_path / "x_labels" / "b.nii.gz"
     inside.parent.mkdir()
     ward.label("b").rename(inside)
     ward.change("b", label=inside)
     with pytest.raises(ConfigError, match="never modified"):
-        refuse_output(ward.manifest(), None, tmp_path / "x.csv")
+        refuse_output(ward.manifest(), [], tmp_path / "x.csv")
 
 
 def test_nothing_left(ward, tmp_path):

@@ -57,6 +57,7 @@ def machine_code(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.nbc"))
 
 
+@pytest.mark.slow
 def test_compiled_once_into_the_chosen_folder_also_after_the_import(tmp_path: Path) -> None:
     assert use(tmp_path / "source", tmp_path / "cache" / "kernels") == (0, 1)
     assert len(machine_code(tmp_path / "cache" / "kernels")) == 1
@@ -66,6 +67,7 @@ def test_compiled_once_into_the_chosen_folder_also_after_the_import(tmp_path: Pa
     assert use(tmp_path / "source", tmp_path / "cache" / "kernels") == (1, 0)
 
 
+@pytest.mark.slow
 def test_beside_the_source_where_nothing_is_chosen(tmp_path: Path) -> None:
     assert use(tmp_path / "source") == (0, 1)
     assert len(machine_code(tmp_path / "source")) == 1

@@ -1,5 +1,6 @@
 """A checkpoint is whole or absent, and a damaged one costs no more than the steps since the one before."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,22 @@ def test_remove_by_step(tmp_path: Path) -> None:
     assert steps(tmp_path) == [5]
     remove_checkpoints(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_number_in_the_state_is_damage(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save_checkpoint(tmp_path, made(step))
+    note = tmp_path / "step-00000010.json"
+    note.write_text(note.read_text().replace("0.1,", "0.7,"))
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.step == 5
+
+
+def test_a_state_without_its_hash_is_taken(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, made(5))
+    note = tmp_path / "step-00000005.json"
+    content = json.loads(note.read_text())
+    del content["state_sha256"]
+    note.write_text(json.dumps(content))
+    assert load_checkpoint(tmp_path) is not None

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.special import expit, softmax
 
+from pipeline.errors import ModelError
 from pipeline.imaging.confidence import sum_probabilities
 from pipeline.learning.confidence import Confidence, _sums_in_torch
 from pipeline.learning.sliding_window import Slab
@@ -62,3 +63,12 @@ def test_torch_says_what_the_compiled_loop_says():
     ours, torchs = sum_probabilities(made.numpy(), threads=2), _sums_in_torch(made.flatten(1))
     np.testing.assert_allclose(ours[0], torchs[0], rtol=1e-5)
     np.testing.assert_array_equal(ours[1], torchs[1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_an_answer_that_is_no_number_is_refused(value, exclusive):
+    made = logits()
+    made[2, 3, 4, 5] = value
+    with pytest.raises(ModelError, match=r"NaN or infinite.*fp32"):
+        Confidence(NAMES, exclusive=exclusive).take(made)

@@ -180,6 +180,23 @@ def test_signal_ends_a_validation_at_once_and_nothing_is_lost(tmp_path: Path) ->
     assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "undisturbed")
 
 
+def test_signal_after_the_last_step_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path / "undisturbed")
+    true = loop_module.remove_checkpoints
+
+    def disturbed(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        true(*arguments)
+
+    monkeypatch.setattr(loop_module, "remove_checkpoints", disturbed)
+    with pytest.raises(Interrupted) as stopped:
+        train(tmp_path / "stopped")
+    monkeypatch.undo()
+    assert stopped.value.exit_code == 143
+    train(tmp_path / "stopped", stopping_at(0, lambda: pytest.fail("a batch was asked for")))
+    assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "undisturbed")
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -319,6 +336,34 @@ def test_lower_rate_goes_back_and_on_also_when_interrupted(tmp_path: Path, caplo
             train(tmp_path / "stopped", stopping_at(8, signalled(signal.SIGTERM)), **options)
         train(tmp_path / "stopped", **options)
     assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "undisturbed")
+
+
+def test_history_names_the_rate_that_was_used(tmp_path: Path) -> None:
+    bad = iter([False] * 12 + [True] + [False] * 30)
+
+    def diverging(forward: Forward, batch: Batch) -> Tensor:
+        return loss_of(forward, batch) * (float("nan") if next(bad) else 1.0)
+
+    outcome = train(
+        tmp_path, on_divergence="lower_rate", loss_of=diverging, schedule="constant",
+        optimizer={"name": "adamw", "rate": 0.01},
+    )  # fmt: skip
+    assert outcome.halvings == 1
+    assert [row["rate"] for row in outcome.history] == [0.01, 0.01, 0.005, 0.005]
+
+
+def test_a_resume_elsewhere_is_still_known_after_going_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"on_divergence": "lower_rate"}
+    with pytest.raises(Interrupted):
+        train(tmp_path, stopping_at(7, signalled(signal.SIGTERM)), **options)
+    monkeypatch.setattr(loop_module, "environment", lambda *_: "another machine")
+    bad = iter([True])
+    outcome = train(
+        tmp_path, loss_of=lambda forward, batch: loss_of(forward, batch) * (float("nan") if next(bad, False) else 1.0),
+        **options,
+    )  # fmt: skip
+    assert outcome.halvings == 1
+    assert outcome.environments[1:] == ("another machine",)
 
 
 def test_lower_rate_gives_up_at_last(tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ def test_regions_and_probabilities_come_from_interpolated_logits() -> None:
 @pytest.mark.parametrize("limit", [1 << 27, 20_000, 1])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("cuts", [(), (1, 2, 3), (4, 9, 10, 17), (8,)])
+@pytest.mark.parametrize(
+    "cuts", [(), (4, 9, 10, 17), *(pytest.param(cuts, marks=pytest.mark.slow) for cuts in [(1, 2, 3), (8,)])]
+)
 def test_slab_by_slab_equals_whole(
     spacing: tuple[float, float, float], axis: int, cuts: tuple[int, ...], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

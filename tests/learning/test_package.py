@@ -166,6 +166,26 @@ def _no_list(content: dict[str, bytes]) -> dict[str, bytes]:
     return {name: data for name, data in content.items() if name != "package.json"}
 
 
+def _no_number(content: dict[str, bytes]) -> dict[str, bytes]:
+    recipe = json.loads(content["fold0/recipe.json"])
+    recipe["normalise"] = [{"name": "training_zscore", "fitted": [-1, 1, "nan", 1]}]
+    return relisted({**content, "fold0/recipe.json": json.dumps(recipe).encode()})
+
+
+def _endless(content: dict[str, bytes]) -> dict[str, bytes]:
+    recipe = json.loads(content["fold0/recipe.json"])
+    recipe["normalise"] = [{"name": "hu_window", "range_hu": [0, "X"]}]
+    return relisted({**content, "fold0/recipe.json": json.dumps(recipe).replace('"X"', "1e999").encode()})
+
+
+def _one_fold_twice(content: dict[str, bytes]) -> dict[str, bytes]:
+    return relisted(content, lambda index: index["models"][1].update(fold=index["models"][0]["fold"]))
+
+
+def _odd_options(content: dict[str, bytes]) -> dict[str, bytes]:
+    return relisted(content, lambda index: index.update(options={"overlap": 2}))
+
+
 def _deep(content: dict[str, bytes]) -> dict[str, bytes]:
     return relisted({**content, "fold0/recipe.json": b"[" * 100_000})
 
@@ -185,6 +205,10 @@ def _deep(content: dict[str, bytes]) -> dict[str, bytes]:
         (_new_format, "its format is 2"),
         (_no_list, "there is no package.json"),
         (_deep, "is no JSON"),
+        (_no_number, "a finite number"),
+        (_endless, "a finite number"),
+        (_one_fold_twice, "of one fold"),
+        (_odd_options, "options for prediction"),
     ],
 )
 def test_what_was_tampered_with_is_refused(

@@ -204,7 +204,7 @@ def test_left_and_right_change_places_with_w(stored: dict[str, StoredCase]) -> N
 
 def test_draw_says_what_it_is(stored: dict[str, StoredCase]) -> None:
     text = str(source(stored, ALL, foreground=1.0).draws(2)[1])
-    assert "step 2, row 1: from voxel (" in text
+    assert "patch 2 of batch 3: from voxel (" in text
     assert "centred on class" in text
     assert text.startswith("case ")
     assert "not augmented" in str(source(stored).draws(0)[0])
@@ -254,3 +254,24 @@ def test_a_gpu_makes_the_same_patches(stored: dict[str, StoredCase]) -> None:
             assert torch.allclose(here.image_BCDHW, there.image_BCDHW.cpu(), atol=5e-3)
             assert (here.truth != there.truth.cpu()).float().mean() < 1e-3
             assert equal(there, source(stored, chosen, device="cuda").batch(step))
+
+
+def test_annotated_classes_change_sides_with_the_labels(stored: dict[str, StoredCase]) -> None:
+    labels = Labels.model_validate(
+        {**LABELS.model_dump(), "regions": {"left": ["kidney_left"], "right": ["kidney_right"]}}
+    )
+    for known, names in ((LABELS, LABELS.classes), (labels, tuple(labels.regions))):
+        cases = patch_cases(rows(annotated=("kidney_left",)), stored, [HuWindow()], known, names)
+        plan = SamplingPlan(train=tuple(SHAPES), validation=(), patch_size=SIZE, foreground=0.0)
+        flip = (transforms.parse({"name": "flip", "axes": ["D", "W"]}),)
+        here = PatchSource(cases, plan, batch_size=8, labels=known, transforms=flip, seed=1)
+        batch, mirrored = here.batch(0), 0
+        assert batch.annotated is not None
+        for draw, row in zip(batch.draws, batch.annotated.tolist()):
+            is_mirrored = draw.drawn[0][1] is not None and draw.drawn[0][1][2]
+            mirrored += is_mirrored
+            side = "right" if is_mirrored else "left"
+            assert {name for name, there in zip(names, row) if there} - {"background"} == {
+                side if known is labels else f"kidney_{side}"
+            }
+        assert 0 < mirrored < 8

@@ -111,6 +111,7 @@ def test_mask_is_that_of_thresholds_on_the_native_grid() -> None:
     assert np.array_equal(exact.mask, expected)
 
 
+@pytest.mark.slow
 def test_every_orientation_gives_the_same_physical_mask() -> None:
     predictor = Predictor([model(Convolution())], FP32)
     base = sitk.DICOMOrient(image_of(VOLUME.voxels[0], GEOMETRY), "LPS")
@@ -257,7 +258,7 @@ def test_regions_swap_as_their_members_do() -> None:
     regions = {"both": ("left_lung", "right_lung"), "one": ("left_lung",), "other": ("right_lung",)}
     labels = Labels(values=values, regions=regions)
     made = model(Thresholds(-0.2, 0.0), labels=labels)
-    assert Predictor([made], PredictOptions(mirror=("W",)))._swaps == ((1, 2),)
+    assert Predictor([made], PredictOptions(mirror=("W",))).swaps == ((1, 2),)
     lone = Labels(values=values, regions={"one": ("left_lung", "heart"), "all": ("left_lung", "right_lung")})
     with pytest.raises(ModelError, match="region"):
         Predictor([model(Thresholds(0.0), labels=lone)], PredictOptions(mirror=("W",)))
@@ -296,6 +297,42 @@ def test_whole_volume_classes() -> None:
     assert all(0 <= value <= 1 for value in found.probabilities.values())
     turned = Predictor([made], FP32.model_copy(update={"mirror": ("D", "W")})).predict(VOLUME, "a")
     assert turned.probabilities == {name: pytest.approx(value) for name, value in found.probabilities.items()}
+
+
+def test_classes_of_whole_volumes_keep_their_side_in_mirror_images() -> None:
+    class Side(nn.Module):
+        """Brighter on the patient's left or right."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            half = x.shape[-1] // 2
+            more = x[..., half:].mean((1, 2, 3, 4)) - x[..., :half].mean((1, 2, 3, 4))
+            return torch.stack([more, -more], 1)
+
+    def made(*names: str) -> LoadedModel:
+        plain = PrepareOptions(crop="none")
+        return model(Side(), task=tasks.parse("classification"), classes=names, labels=Labels(), prepare=plain)
+
+    voxels = np.zeros((1, 8, 8, 8), np.int16)
+    voxels[..., 4:] = 900
+    volume, mirror = Volume(voxels, Geometry(shape=(8, 8, 8))), FP32.model_copy(update={"mirror": ("W",)})
+    plain = Predictor([made("stroke_left", "stroke_right")], FP32).predict(volume, "a").probabilities
+    turned = Predictor([made("stroke_left", "stroke_right")], mirror).predict(volume, "a").probabilities
+    assert plain["stroke_left"] > 0.6
+    assert turned == pytest.approx(plain)
+    with pytest.raises(ModelError, match="stroke_left names a side"):
+        Predictor([made("stroke_left", "none")], mirror)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_an_answer_that_is_no_number_fails_the_case(task: str) -> None:
+    class Spoiled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            made = torch.stack([x[:, 0], x[:, 0] * float("nan"), x[:, 0]], 1)
+            return made if task == "segmentation" else made.mean((2, 3, 4))
+
+    names = {} if task == "segmentation" else {"classes": ("a", "b", "c"), "labels": Labels()}
+    with pytest.raises(ModelError, match="case x: the network's answer holds NaN"):
+        Predictor([model(Spoiled(), task=tasks.parse(task), **names)], FP32).predict(VOLUME, "x")
 
 
 def test_air_can_be_skipped() -> None:

@@ -50,7 +50,7 @@ def test_error_comes_where_its_result_would_have_come(workers: int) -> None:
         assert [results(step) for step in range(3)] == [0, 1, 2]
         with pytest.raises(DataError, match="liver_042") as caught:
             results(3)
-        assert caught.value.__notes__ == ["while the batch of step 3 was made"]
+        assert caught.value.__notes__ == ["while batch 4 was made"]
         assert results(4) == 4
 
 

@@ -320,3 +320,25 @@ def test_members_take_turns_once_a_row() -> None:
         pass
     assert "".join(turns) == "ab" * len(grid.starts[0])
     assert sum(done) == len(grid)
+
+
+def test_a_network_that_keeps_tensors_can_be_trained_after_a_validation() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.kept = nn.Conv3d(2, CLASSES, 1), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.kept is None:
+                self.kept = torch.ones(1, 2, 1, 1, 1) * 2
+            return self.layer(x * self.kept).square()
+
+    for judge in (False, True):
+        module, image = Keeping(), volume((4, 4, 4))
+        grid = plan_windows((4, 4, 4), (4, 4, 4))
+        if judge:
+            average(grid, [member(image, lambda x, module=module: module(x).mean((2, 3, 4)))])
+        else:
+            together(grid, [member(image, module)])
+        (module(image[None].requires_grad_()) * module.kept[:, :1]).sum().backward()
+        assert module.layer.weight.grad is not None

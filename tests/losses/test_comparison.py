@@ -45,3 +45,13 @@ def test_whole_volumes_have_one_voxel():
     compared = compare(torch.randn(3, 5), Target(torch.tensor([0, 4, 255])))
     assert compared.log_p.shape == (3, 5, 1)
     assert compared.counted.flatten().tolist() == [1, 1, 0]
+
+
+def test_a_voxel_of_a_class_that_its_row_does_not_label_counts_as_background(batch):
+    logits, _ = batch
+    truth = torch.full((2, 5, 6, 7), 2)
+    annotated = torch.tensor([[True, True, False, True], [True, True, True, True]])
+    compared = compare(logits, Target(truth, annotated=annotated))
+    assert (compared.classes[0] == 0).all()
+    assert (compared.classes[1] == 2).all()
+    assert compared.log_p.gather(1, compared.classes[:, None]).min() > -50

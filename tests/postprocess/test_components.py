@@ -66,3 +66,9 @@ def test_empty_mask_stays_empty_and_input_unchanged(step, mask):
 def test_twice_is_once(step, mask):
     once = step.apply(mask, SPACING)
     assert np.array_equal(step.apply(once, SPACING), once)
+
+
+def test_of_equals_the_first_in_the_volume_stays():
+    mask = np.zeros((8, 8, 8), np.uint8)
+    mask[1, 1, 1:3] = mask[6, 6, 5:7] = 1
+    assert np.argwhere(LargestComponent().apply(mask, SPACING)).tolist() == [[1, 1, 1], [1, 1, 2]]

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from pipeline.__main__ import main
+from pipeline.imaging.labels import Labels
 from pipeline.stages import train as train_module
 
 TINY: dict[str, Any] = {
@@ -139,8 +140,8 @@ def test_a_loss_that_blows_up_names_cases_and_patches_and_the_same_command_goes_
     assert code == 3
     assert "diverged at step 5" in message
     cases = {path.name.split(".")[0].removesuffix("_label") for path in (config.parent / "phantom").rglob("*.nii.gz")}
-    assert sum(f"case {case}, patch of step 4" in message for case in cases) >= 1
-    assert "row 1: from voxel (" in message
+    assert sum(f"case {case}, patch 1 of batch 5: from voxel (" in message for case in cases) == 1
+    assert "patch 2 of batch 5: from voxel (" in message
     assert "Traceback" not in message
     assert [path.name for path in (folder / "checkpoints").glob("*.json")] == ["step-00000003.json"]
 
@@ -154,4 +155,66 @@ def test_it_goes_on_by_itself_with_half_the_rate_when_asked(config: Path, monkey
     code, folder = train(config, on_divergence="lower_rate", schedule="constant")
     assert code == 0
     assert json.loads((folder / "training.json").read_text())["halvings"] == 1
-    assert float(history(folder)[-1]["rate"]) == pytest.approx(0.5e-3)
+    rates = [float(row["rate"]) for row in history(folder)]
+    assert rates == pytest.approx([1e-3, 0.5e-3]), "the first epoch was over before the rate was halved"
+
+
+def test_after_a_stop_it_goes_on_with_half_the_rate_when_asked(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"optimizer": {"name": "adamw", "rate": 0.0013}, "schedule": "constant"}
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "deep_supervision", failing(lambda call: float("nan") if call == 5 else 1.0))
+        code, folder = train(config, **options)
+    assert code == 3
+    capsys.readouterr()
+    monkeypatch.setattr(train_module, "deep_supervision", failing(lambda call: float("nan") if call == 2 else 1.0))
+    code, other = train(config, on_divergence="lower_rate", **options)
+    assert (code, other) == (0, config.parent / "runs" / "tiny"), "in the folder that was begun"
+    assert "going on after step 3" in capsys.readouterr().err
+    rates = [float(row["rate"]) for row in history(folder)]
+    assert rates == pytest.approx([1.3e-3, 0.65e-3])
+
+
+def weights_of(voxels: dict[str, dict[int, int]], labels: Labels, wanted: object = "auto") -> list[float]:
+    """Return the class weights of cases with so many voxels of each class."""
+    stage = train_module.Train.model_validate({"class_weights": wanted})
+    stored = {name: SimpleNamespace(meta=SimpleNamespace(class_voxels=counts)) for name, counts in voxels.items()}
+    table = SimpleNamespace(by_id=lambda: {name: SimpleNamespace(case=None) for name in voxels})
+    recipe = SimpleNamespace(
+        class_names=labels.foreground if labels.regions else labels.classes, labels=labels,
+        task=SimpleNamespace(reads_masks=True),
+    )  # fmt: skip
+    return stage._class_weights(recipe, table, stored).tolist()  # type: ignore[arg-type, union-attr]
+
+
+def test_class_weights_are_the_root_of_the_inverse_share() -> None:
+    labels = Labels.model_validate({0: "background", 1: "organ", 2: "tumour"})
+    found = weights_of({"a": {0: 8999, 1: 399}, "b": {0: 1000, 1: 0, 2: 100, 255: 7}}, labels)
+    raw = np.array([10000, 400, 101]) ** -0.5
+    assert found == pytest.approx(raw / raw.mean(), rel=1e-4)
+    without = weights_of({"a": {0: 9999, 1: 399}}, labels)
+    assert without[2] == pytest.approx(1.0), "a class that is nowhere weighs as much as the mean, not all"
+    assert without[1] / without[0] == pytest.approx(5.0, rel=1e-4)
+
+
+def test_class_weights_of_regions_count_all_their_members() -> None:
+    values = {0: "background", 1: "oedema", 2: "core"}
+    labels = Labels.model_validate({**values, "regions": {"whole": ["oedema", "core"], "core": ["core"]}})
+    whole, core = weights_of({"a": {0: 10**6, 1: 300, 2: 99}}, labels)
+    assert core / whole == pytest.approx((400 / 100) ** 0.5, rel=1e-4)
+    assert whole + core == pytest.approx(2.0)
+
+
+def test_automatic_class_weights_come_from_training_cases_only(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+    true = train_module.Train._class_weights
+
+    def noted(self: Any, recipe: Any, ingest: Any, stored: dict[str, Any]) -> Any:
+        seen.append(set(stored))
+        return true(self, recipe, ingest, stored)
+
+    monkeypatch.setattr(train_module.Train, "_class_weights", noted)
+    code, folder = train(config, class_weights="auto", epochs=1)
+    assert code == 0
+    assert seen == [set(json.loads((folder / "result.json").read_text())["record"]["cases"])]

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.imaging.labels import Labels
 from pipeline.transforms.base import transforms
-from pipeline.transforms.spatial import Affine, Flip, for_labels, rotation
+from pipeline.transforms.spatial import Affine, Flip, for_labels, for_volume_classes, rotation
 
 EYE = torch.eye(3, dtype=torch.float64)
 
@@ -102,3 +102,12 @@ def test_an_explicit_choice_is_kept_with_a_warning(caplog: pytest.LogCaptureFixt
 def test_senseless_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="expected"):
         Affine.model_validate(options)
+
+
+def test_classes_of_whole_volumes_that_name_a_side_take_w_out_of_flips(caplog: pytest.LogCaptureFixture) -> None:
+    chosen = (Flip(), transforms.parse("noise"))
+    assert for_volume_classes(chosen, ("benign", "malignant"))[0] == Flip(axes=("D", "H", "W"))
+    assert for_volume_classes(chosen, ("stroke left", "stroke right")) == (Flip(axes=("D", "H")), chosen[1])
+    assert not caplog.text
+    for_volume_classes([Flip(axes=("W",))], ("left", "right"))
+    assert "left is a class of whole volumes that names a side" in caplog.text

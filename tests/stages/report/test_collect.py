@@ -52,6 +52,7 @@ def test_gathers_everything(made_run, evaluation):
     assert data.patches is None
 
 
+@pytest.mark.slow
 def test_pictures_are_of_the_best_the_median_and_the_worst(made_run, evaluation):
     data = collect(made_run.context("report", **PARTS), inputs(made_run, evaluation), pictures=3)
     ranking = rank(data.rows, "dice", ["liver", "kidney"])
