@@ -20,7 +20,7 @@ from pipeline.learning.sliding_window import Forward
 from pipeline.machine import core_count
 from pipeline.workspace import atomic_folder
 
-Backend = Literal["auto", "torch", "openvino"]
+Backend = Literal["auto", "torch", "compiled", "openvino"]
 
 _WORTH_VOXELS = 100 * 96**3
 """Voxels in windows from which `auto` converts: about 10 s of converting against a second saved in five windows."""
@@ -34,6 +34,8 @@ def is_installed() -> bool:
 
 def resolve_backend(backend: Backend, device: torch.device, precision: Precision, voxels: int) -> Backend:
     """Say what `auto` means here: OpenVINO where it is installed, computes this format, and has enough to do.
+
+    It is never `compiled`: on a CPU that gains a tenth, after most of a minute (`docs/benchmarks.md`).
 
     Args:
         backend: As asked for.

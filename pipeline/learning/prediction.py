@@ -36,8 +36,8 @@ class PredictOptions(Settings):
     window_batch: PositiveInt = 1
     """Windows in one forward pass."""
     backend: Backend = "auto"
-    """What computes the network: `torch`, or `openvino` on a CPU; `auto`: openvino where it is installed and there is
-    enough to predict to be worth converting."""
+    """What computes the network: `torch`; `compiled` by torch.compile, for long batches; `openvino` on a CPU; `auto`:
+    openvino where it is installed and there is enough to predict to be worth converting, else torch."""
     skip: Literal["nothing", "air"] = "nothing"
     """`air`: windows without body are background without a look; only for networks that say so anyway."""
 

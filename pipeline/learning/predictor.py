@@ -1,6 +1,7 @@
 """From a trained model and a volume to a mask on the volume's own grid: the one way to predict."""
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -116,13 +117,14 @@ class Predictor:
         shares = any(model.take_turn is not None for model in self.models)
         wanted: Backend = "torch" if shares and self.options.backend == "auto" else self.options.backend
         self.backend = resolve_backend(wanted, self.device, self.precision, voxels)
-        if self.backend == "openvino" and shares:
+        if self.backend == "torch":
+            return
+        if shares:
             raise ConfigError(
-                "predict.backend: OpenVINO keeps all models in memory. Use --ensemble together, or torch."
+                f"predict.backend: {self.backend} keeps all models in memory. Use --ensemble together, or torch."
             )
-        if self.backend == "openvino":
-            made = [openvino_forward(model.module, self.precision, cache) for model in self.models]
-            self._forwards = {id(model): forward for model, forward in zip(self.models, made, strict=True)}
+        make = self._compiled if self.backend == "compiled" else self._converted
+        self._forwards = {id(model): make(model, cache) for model in self.models}
 
     @property
     def recipe(self) -> InferenceRecipe:
@@ -331,15 +333,34 @@ class Predictor:
     def forward(self, model: LoadedModel) -> Forward:
         """Return one network as windows (B, C, d, h, w) on the device -> logits, in the number format chosen."""
 
-        if id(model) in self._forwards:
-            return self._forwards[id(model)]
+        known = self._forwards.get(id(model))
+        return self._in_torch(model.module) if known is None else known
 
+    def _in_torch(self, network: Callable[[Tensor], Any]) -> Forward:
         def forward(windows_BCDHW: Tensor) -> Tensor:
             with autocast(self.precision, self.device):
-                logits = model.module(windows_BCDHW.contiguous(memory_format=self._layout))
+                logits = network(windows_BCDHW.contiguous(memory_format=self._layout))
             first: Tensor = logits[0] if isinstance(logits, list | tuple) else logits
             return first
 
+        return forward
+
+    def _converted(self, model: LoadedModel, cache: Path) -> Forward:
+        return openvino_forward(model.module, self.precision, cache)
+
+    def _compiled(self, model: LoadedModel, cache: Path) -> Forward:
+        """Compile before the first case, so that what hinders it (such as no C++ compiler) costs none."""
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "torch"))
+        forward = self._in_torch(torch.compile(model.module))
+        windows = (self.options.window_batch, len(self.recipe.channels), *self.recipe.patch_size)
+        try:
+            with torch.no_grad():
+                forward(torch.zeros(windows, device=self.device))
+        except Exception as error:
+            first_line = str(error).partition("\n")[0]
+            raise ConfigError(
+                f"predict.backend: torch.compile failed ({type(error).__name__}: {first_line:.300}). Use torch."
+            ) from error
         return forward
 
     def _mirrored(self, model: LoadedModel, clock: StepClock) -> Forward:
@@ -383,7 +404,7 @@ def load_model(
         ConfigError: a GPU is asked for and torch sees none.
     """
     predictor = predictor_of(open_source(Path(path), fold), options, device=choose_device(str(device)))
-    if predictor.options.backend == "openvino":
+    if predictor.options.backend in ("compiled", "openvino"):
         predictor.choose_backend(0, Machine().cache)
     return predictor
 
