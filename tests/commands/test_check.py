@@ -120,6 +120,11 @@ def test_arguments_that_make_no_sense(manifest, capsys, words, said):
 def test_a_source_is_never_written_over(manifest, capsys):
     assert run(manifest, "--fix", "--output", manifest) == 2
     assert "never modified" in capsys.readouterr().err
+    for source in (manifest, manifest.with_suffix(".yaml"), manifest.parent / "../data/a.nii.gz"):
+        before = source.read_bytes()
+        assert run(manifest, "--output-table", source) == 2
+        assert "never modified" in capsys.readouterr().err
+        assert source.read_bytes() == before
 
 
 def test_unknown_sources(tmp_path, capsys):

@@ -82,3 +82,21 @@ def test_a_config_is_exported(scans: Path, tmp_path: Path, capsys: pytest.Captur
     assert main(["export-dataset", "nnunet", str(config), "--output", str(output), "--copy", "--workers", "1"]) == 0
     assert "6 copied" in capsys.readouterr().out
     assert json.loads((output / "dataset.json").read_text())["labels"] == {"background": 0, "a": 1, "b": 2}
+
+
+def test_an_import_again_keeps_the_names_that_were_given(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["import", "folder", str(scans), "--output", str(tmp_path / "x.csv")]
+    assert main([*words, "--labels", "{0: background, 1: a, 2: b}"]) == 0
+    assert main(words) == 0
+    assert "labels kept as" in capsys.readouterr().out
+    assert read_manifest(tmp_path / "x.csv").labels.classes == ("background", "a", "b")
+
+
+def test_a_source_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "list.csv"
+    source.write_text("SubjectID,Channel_0\na,a.nii\n")
+    assert main(["import", "datalist", str(source), "--output", str(source)]) == 2
+    assert "never modified" in capsys.readouterr().err
+    assert source.read_text() == "SubjectID,Channel_0\na,a.nii\n"

@@ -30,8 +30,11 @@ def test_a_value_can_be_stated(manifest, capsys):
 
 
 def test_a_plan_does_not_overwrite_what_it_reads(manifest, capsys):
-    assert main(["plan", "x.csv", "--output", "x.csv"]) == 2
-    assert "Name another one" in capsys.readouterr().err
+    for output in ("x.csv", "x.yaml"):
+        before = Path(output).read_text()
+        assert main(["plan", "x.csv", "--output", output]) == 2
+        assert "Name another one" in capsys.readouterr().err
+        assert Path(output).read_text() == before
 
 
 @pytest.mark.slow

@@ -97,3 +97,17 @@ def test_one_message_for(tmp_path: Path) -> None:
     (tmp_path / "derivatives/dseg.tsv").write_text("index\tname\none\tx\n")
     with pytest.raises(DataError, match=r"dseg\.tsv: expected columns"):
         Bids(folder=tmp_path).cases()
+
+
+def test_no_label_that_fits_is_told_with_what_there_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = Bids(folder=study(tmp_path), suffixes=("T1w",), label_suffix="mask").cases()
+    assert all(case.label is None for case in manifest.cases)
+    assert "no label *_mask fits" in caplog.text
+    assert "dseg (3)" in caplog.text
+
+
+def test_a_subject_twice_in_participants_is_refused(tmp_path: Path) -> None:
+    study(tmp_path)
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-01\t61\n01\t62\n")
+    with pytest.raises(DataError, match="sub-01 stands in it twice"):
+        Bids(folder=tmp_path, suffixes=("T1w",)).cases()

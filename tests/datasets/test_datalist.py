@@ -111,3 +111,16 @@ def test_no_such_file(tmp_path: Path) -> None:
     for name in ("x.csv", "x.json"):
         with pytest.raises(DataError, match="no such file"):
             Datalist(path=tmp_path / name).cases()
+
+
+@pytest.mark.parametrize("column", ["PatientID", "subject_id"])
+def test_a_patient_column_beside_the_case_is_the_group(tmp_path: Path, column: str) -> None:
+    text = f"case_id,image,{column}\na,a.nii,p1\nb,b.nii,p1\n"
+    manifest = Datalist(path=put(tmp_path, text, "a.nii", "b.nii")).cases()
+    assert [case.group for case in manifest.cases] == ["p1", "p1"]
+
+
+def test_a_label_file_of_another_kind_is_no_class(tmp_path: Path) -> None:
+    text = "case_id,image,label\na,a.nii,a.npy\n"
+    (one,) = Datalist(path=put(tmp_path, text, "a.nii", "a.npy")).cases().cases
+    assert (one.label, one.classes) == (tmp_path / "a.npy", ())

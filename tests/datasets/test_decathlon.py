@@ -85,3 +85,10 @@ def test_real_hippocampus(real_data: Path) -> None:
     assert manifest.labels.classes == ("background", "Anterior", "Posterior")
     assert manifest.channels == ("MRI",)
     assert all(case.label and case.split == "train" for case in manifest.cases)
+
+
+def test_a_copy_that_lacks_cases_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path, table(numTraining=1), FILES).cases()
+    assert not caplog.text
+    put(tmp_path, table(numTraining=5)).cases()
+    assert "numTraining 5; found 1" in caplog.text

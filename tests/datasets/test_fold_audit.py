@@ -1,5 +1,9 @@
 """The balance of folds, and what leaks between them."""
 
+from pathlib import Path
+
+import nibabel
+import numpy as np
 import pytest
 
 from pipeline.datasets.base import Case
@@ -80,3 +84,31 @@ def test_balance_table() -> None:
         "with cyst": [0, 1, 0],
         "ml cyst": [0.0, 1.0, 0.0],
     }
+
+
+def test_an_image_saved_anew_in_another_type_and_turned_is_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(-900, 900, (6, 7, 8)).astype(np.int16)
+    other = rng.permutation(voxels.ravel()).reshape(voxels.shape)  # the same figures, another image
+    arrays = {"a": voxels, "b": voxels[::-1].transpose(1, 0, 2).astype(np.float32), "c": other}
+    cases, facts = [], {}
+    for case_id, array in arrays.items():
+        path = tmp_path / f"{case_id}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(array), np.eye(4)), path)
+        cases.append(Case(case_id=case_id, images={"image": path}))
+        whole = {"voxels": array.size, "minimum": array.min(), "maximum": array.max()}
+        values = Intensities(**whole, mean=voxels.mean(), std=voxels.std(), percentiles=(0.0,) * 9)
+        channel = ChannelFacts(dtype=str(array.dtype), sha256=case_id, voxels_sha256=case_id, nonzero=0, all=values)
+        geometry = Geometry(shape=array.shape)
+        facts[case_id] = CaseFacts(case_id=case_id, geometry=geometry, canonical=geometry, channels={"image": channel})
+    leaks = find_leaks(cases, {"a": 0, "b": 1, "c": 1}, Folds(), contents_of(facts))
+    assert [(leak.kind, leak.cases) for leak in leaks] == [("content", ("a", "b"))]
+    assert not find_leaks(cases, {"a": 0, "b": 0, "c": 1}, Folds(), contents_of(facts))
+
+
+def test_volumes_of_classes_that_were_not_annotated_are_left_out() -> None:
+    cases = [case("a", annotated=("liver",)), case("b")]
+    volumes = {"a": {"liver": 3.0, "spleen": 0.0}, "b": {"liver": 5.0, "spleen": 2.0}}
+    table = fold_balance(cases, {"a": 0, "b": 1}, volumes)
+    assert table.loc[table["fold"].astype(str) == "0", "ml liver"].item() == 3.0
+    assert not table.loc[table["fold"].astype(str) == "0", "ml spleen"].fillna(0).item()

@@ -66,3 +66,23 @@ def test_bad_fold_csv(tmp_path: Path, text: str) -> None:
     (tmp_path / "folds.csv").write_text(text)
     with pytest.raises(DataError, match=r"folds\.csv"):
         read_folds_csv(tmp_path / "folds.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("case_id;fold\na;0\n", "expected case_id and fold, with commas"),
+        ("case_id,fold\na,x\n", "fold is 'x'"),
+        ("case_id,fold\na,-1\n", "fold is '-1'"),
+        ("case_id,fold\na,0\na,1\n", "case a stands in it twice"),
+    ],
+)
+def test_tables_that_are_none_are_refused(tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / "f.csv").write_text(text)
+    with pytest.raises(DataError, match=part):
+        read_folds_csv(tmp_path / "f.csv")
+
+
+def test_folds_that_a_spreadsheet_saved_as_decimals(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("case_id,fold\na,1.0\nb,\n")
+    assert read_folds_csv(tmp_path / "f.csv") == {"a": 1}

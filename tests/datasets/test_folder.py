@@ -129,3 +129,9 @@ def test_real_nodules(real_data: Path) -> None:
     manifest = Folder(folder=real_data / "lidc_nodules").cases()
     assert len(manifest.cases) == 212
     assert manifest.metadata["layout"] == {"image": "images/{case}.nii.gz", "label": "masks/{case}.nii.gz"}
+
+
+def test_volumes_that_no_pattern_fits_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path, "images/a.nii.gz", "labels/a.nii.gz", "old/b.nii.gz", "old/c.nii.gz", "old/notes.txt")
+    Folder(folder=tmp_path, image="images/{case}.nii.gz", label="labels/{case}.nii.gz").cases()
+    assert "2 volume files that no pattern fits, such as old/b.nii.gz" in caplog.text

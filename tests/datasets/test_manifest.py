@@ -8,7 +8,7 @@ import pytest
 from pipeline.datasets.base import Case, Manifest, datasets
 from pipeline.datasets.manifest import natural_order, read_manifest
 from pipeline.datasets.write_manifest import write_manifest
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.imaging.labels import Labels
 
 
@@ -229,3 +229,46 @@ def test_the_readme_tells_every_key() -> None:
 
     for word in (*manifest.COLUMNS, *manifest._YAML_KEYS):
         assert f"`{word}`" in text or f"\n{word}:" in text, word
+
+
+@pytest.mark.parametrize(
+    ("csv", "yaml", "part"),
+    [
+        (f"case_id,image\na,{'x' * 5000}.nii\n", "", "is no path"),
+        ("case_id,image_\na,a.nii\n", "", "names no channel"),
+        ("case_id,image_CT,image_MR\na,a.nii,a.nii\n", "channels: [CT, CT]\n", "the YAML's channels are"),
+        ("case_id,image\na,a.nii\n", "labels: {0: background, 1: liver}\nignore: 1\n", "labels call 'liver'"),
+        ("case_id,image\na,a.nii\n", "labels: {0: background, 1: yes}\n", "quote names such as 'on'"),
+        ("case_id,image\na,a.nii\n", "ignore: true\n", "ignore is True"),
+        ("case_id,image\na,a.nii\n", "? [1, 2]\n: x\n", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, csv: str, yaml: str, part: str) -> None:
+    assert part in problem(put(tmp_path, csv, yaml, ("a.nii",)))
+
+
+def test_background_is_known_however_it_is_spelt(tmp_path: Path) -> None:
+    path = put(tmp_path, "case_id,image\na,a.nii\n", "labels: {0: Background, 1: liver}\n", ("a.nii",))
+    assert read_manifest(path).labels.foreground == ("liver",)
+
+
+def test_a_label_column_of_another_name_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_manifest(put(tmp_path, "case_id,image,mask_path\na,a.nii,m.nii\n", "", ("a.nii",)))
+    assert "'mask_path' is not used" in caplog.text
+    caplog.clear()
+    read_manifest(put(tmp_path, "case_id,image,age\na,a.nii,3\n", "", ("a.nii",)))
+    assert not caplog.text
+
+
+def test_nothing_of_another_kind_is_written_over(tmp_path: Path) -> None:
+    path = put(tmp_path, "case_id,image\na,a.nii\n", "labels: {0: background, 1: liver}\n", ("a.nii",))
+    manifest = read_manifest(path)
+    write_manifest(manifest, path)
+    assert read_manifest(path) == manifest
+    (tmp_path / "config.yaml").write_text("dataset: {name: phantom}\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml would be written too"):
+        write_manifest(manifest, tmp_path / "config.csv")
+    assert (tmp_path / "config.yaml").read_text() == "dataset: {name: phantom}\n"
+    assert not (tmp_path / "config.csv").exists()
+    with pytest.raises(ConfigError, match=r"ending in \.csv"):
+        write_manifest(manifest, tmp_path / "x.nii.gz")

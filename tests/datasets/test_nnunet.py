@@ -163,3 +163,18 @@ def test_another_folder_is_told(tmp_path: Path) -> None:
 
 def test_a_decathlon_folder_is_told(real_data: Path) -> None:
     assert "Is it of the Decathlon?" in problem(NnUnet(folder=real_data / "Task04_Hippocampus"))
+
+
+def test_two_names_of_one_value_are_refused(tmp_path: Path) -> None:
+    said = table(labels={"background": 0, "liver": 1, "tumour": 1})
+    assert "two names have one value" in problem(NnUnet(folder=put(tmp_path, said)))
+
+
+def test_a_list_of_cases_in_place_of_a_mapping_is_refused(tmp_path: Path) -> None:
+    assert "expected a mapping of cases" in problem(NnUnet(folder=put(tmp_path, table(dataset=[1]))))
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    path = put(tmp_path, table()) / "dataset.json"
+    path.write_text("\ufeff" + path.read_text("utf-8"), "utf-8")
+    assert len(NnUnet(folder=tmp_path).cases().cases) == 4

@@ -65,3 +65,16 @@ def test_rare_absent_and_missing_labels():
     assert said["rare class"] == "info: classes that few of 20 cases have: tumour in 1."
     assert said["case without label"].startswith("warning: 1 training case without a label")
     assert "2 label values beside 0: 1, 7; not consecutive, up to 7" in said["label values"]
+
+
+def test_cases_without_a_group_among_others_with_one():
+    said = _said(Manifest(cases=_cases(4, group=lambda at: f"p{at}" if at else "")))
+    assert "1 case of 4 without a group" in said["some groups"]
+
+
+@pytest.mark.parametrize(("zero", "is_told"), [("air", True), ("background", False)])
+def test_no_background(zero, is_told):
+    manifest = Manifest(cases=_cases(1, label=lambda at: "l.nii"), labels=Labels(values={0: zero, 1: "liver"}))
+    said = _said(manifest, [Examination("c0", {}, FileFacts("l.nii", counts={0: 9, 1: 5}))])
+    assert ("no background" in said) == is_told
+    assert not is_told or "value 0 is called 'air'" in said["no background"]

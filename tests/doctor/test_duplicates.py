@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.doctor.repair import plan_repairs
+
 
 def _conftest():
     name = "tests_doctor_ward"
@@ -105,3 +107,14 @@ def test_other_voxels_with_equal_extremes_and_sum_are_no_duplicate(ward):
     save(image, ward.image("b"))
     ward.change("b", label=None)
     assert told(ward.check()) == {}
+
+
+def test_a_shared_second_channel_is_named(ward):
+    for seed, case_id in enumerate(ward.ids):
+        second = save(voxels(seed)[0][::-1] + np.int16(7), ward.folder / f"{case_id}_second.nii.gz")
+        ward.change(case_id, images={"first": ward.image(case_id), "second": second}, label=None, group=case_id)
+    shutil.copyfile(ward.folder / "a_second.nii.gz", ward.folder / "c_second.nii.gz")
+    checkup = ward.check()
+    assert told(checkup, "c")["one patient in two groups"] == "error"
+    assert "its channel second is a copy, byte for byte" in text(checkup, "one patient in two groups")
+    assert not any(one.action == "drop case" for one in plan_repairs(checkup)), "its other channel is its own"

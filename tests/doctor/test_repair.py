@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -141,3 +142,13 @@ def test_nothing_left(ward, tmp_path):
     with pytest.raises(DataError, match="none can be kept"):
         make_repairs(checkup, plan_repairs(checkup), tmp_path / "new.csv", MACHINE, Progress())
     assert not (tmp_path / "new.csv").exists()
+
+
+def test_a_copy_of_a_case_that_is_left_out_itself_is_kept(tmp_path):
+    ward = here.Ward(tmp_path, ids=("a", "b", "c", "d"))
+    ward.image("b").write_bytes(ward.image("a").read_bytes())
+    shutil.copyfile(ward.label("a"), ward.label("b"))
+    ward.label("a").write_bytes(b"no volume")
+    for case_id in ward.ids:
+        ward.change(case_id, group=f"patient_{case_id}")
+    assert [(one.case_id, one.action) for one in plan_repairs(ward.check())] == [("a", "drop case")]
