@@ -142,7 +142,7 @@ def _cells(row: Mapping[str, Any], found: Listed | None) -> tuple[Cell, ...]:
     kind, case = _kind(row), str(row.get("case", ""))
     return (
         Cell(str(row.get("status", "")) if kind != "review" else "review", colour=_COLOURS[kind]),
-        Cell(case if len(case) <= 26 else f"..{case[-24:]}", sort=case),
+        Cell(_short(case), sort=case),
         Cell(found.what if found else ""),
         Cell(str(found.slices) if found else ""),
         Cell(_why(row, found)),
@@ -160,9 +160,13 @@ def _figure(row: Mapping[str, Any], picture: bytes) -> Figure:
     case, kind = str(row.get("case", "")), _kind(row)
     said = str(row.get("reason") or row.get("review") or "")
     status = "review" if kind == "review" else str(row.get("status", ""))
-    return Figure(
-        png(picture), f"Case {case}", caption=f"{status}{f': {said}' if said else ''}", title=case, is_dark=True
-    )
+    caption = f"{status}{f': {said}' if said else ''}"
+    return Figure(png(picture), f"Case {case}", caption=caption, title=_short(case), is_dark=True)
+
+
+def _short(case: str) -> str:
+    """Return the end of a long UID, which tells it from others."""
+    return case if len(case) <= 26 else f"..{case[-24:]}"
 
 
 def _gallery(figures: Sequence[Figure]) -> tuple[Item, ...]:
