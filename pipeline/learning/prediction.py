@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 
 from pipeline.imaging.volume import Geometry
 from pipeline.imaging.write import write_mask
-from pipeline.learning.openvino_backend import Backend
+from pipeline.learning.backends import Backend
 from pipeline.learning.precision import Precision
 from pipeline.learning.probabilities import ProbabilityMaps
 from pipeline.learning.sliding_window import Weights

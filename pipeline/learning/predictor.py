@@ -1,7 +1,6 @@
 """From a trained model and a volume to a mask on the volume's own grid: the one way to predict."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.errors import ConfigError, DataError, plural
 from pipeline.imaging.normalise import body_threshold, window
@@ -17,6 +15,7 @@ from pipeline.imaging.prepare import prepare
 from pipeline.imaging.read import read_case_images
 from pipeline.imaging.store import LoadedCase
 from pipeline.imaging.volume import Volume
+from pipeline.learning.backends import Backend, compiled_forward, openvino_forward, resolve_backend, torch_forward
 from pipeline.learning.confidence import Confidence
 from pipeline.learning.mirror_images import mirrored_classes, swapped_channels
 from pipeline.learning.models import ModelSource, open_source
@@ -29,8 +28,7 @@ from pipeline.learning.native_grid import (
     decide_interpolated,
     write_native,
 )
-from pipeline.learning.openvino_backend import Backend, openvino_forward, resolve_backend
-from pipeline.learning.precision import autocast, check_finite, choose_device, choose_layout, resolve_precision
+from pipeline.learning.precision import check_finite, choose_device, choose_layout, resolve_precision
 from pipeline.learning.prediction import Prediction, PredictOptions
 from pipeline.learning.probabilities import ProbabilityMaps
 from pipeline.learning.sliding_window import (
@@ -117,14 +115,20 @@ class Predictor:
         shares = any(model.take_turn is not None for model in self.models)
         wanted: Backend = "torch" if shares and self.options.backend == "auto" else self.options.backend
         self.backend = resolve_backend(wanted, self.device, self.precision, voxels)
+        self._forwards.clear()
         if self.backend == "torch":
             return
         if shares:
             raise ConfigError(
                 f"predict.backend: {self.backend} keeps all models in memory. Use --ensemble together, or torch."
             )
-        make = self._compiled if self.backend == "compiled" else self._converted
-        self._forwards = {id(model): make(model, cache) for model in self.models}
+        shape = (self.options.window_batch, len(self.recipe.channels), *self.recipe.patch_size)
+        for model in self.models:
+            self._forwards[id(model)] = (
+                compiled_forward(model.module, shape, self.precision, self.device, self._layout, cache)
+                if self.backend == "compiled"
+                else openvino_forward(model.module, self.precision, cache)
+            )
 
     @property
     def recipe(self) -> InferenceRecipe:
@@ -334,34 +338,7 @@ class Predictor:
         """Return one network as windows (B, C, d, h, w) on the device -> logits, in the number format chosen."""
 
         known = self._forwards.get(id(model))
-        return self._in_torch(model.module) if known is None else known
-
-    def _in_torch(self, network: Callable[[Tensor], Any]) -> Forward:
-        def forward(windows_BCDHW: Tensor) -> Tensor:
-            with autocast(self.precision, self.device):
-                logits = network(windows_BCDHW.contiguous(memory_format=self._layout))
-            first: Tensor = logits[0] if isinstance(logits, list | tuple) else logits
-            return first
-
-        return forward
-
-    def _converted(self, model: LoadedModel, cache: Path) -> Forward:
-        return openvino_forward(model.module, self.precision, cache)
-
-    def _compiled(self, model: LoadedModel, cache: Path) -> Forward:
-        """Compile before the first case, so that what hinders it (such as no C++ compiler) costs none."""
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "torch"))
-        forward = self._in_torch(torch.compile(model.module))
-        windows = (self.options.window_batch, len(self.recipe.channels), *self.recipe.patch_size)
-        try:
-            with torch.no_grad():
-                forward(torch.zeros(windows, device=self.device))
-        except Exception as error:
-            first_line = str(error).partition("\n")[0]
-            raise ConfigError(
-                f"predict.backend: torch.compile failed ({type(error).__name__}: {first_line:.300}). Use torch."
-            ) from error
-        return forward
+        return torch_forward(model.module, self.precision, self.device, self._layout) if known is None else known
 
     def _mirrored(self, model: LoadedModel, clock: StepClock) -> Forward:
         axes = ["DHW".index(axis) for axis in self.options.mirror]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.imaging.kernels import in_slices, strongest_slices
 from pipeline.imaging.normalise import window
-from pipeline.learning.openvino_backend import openvino_forward
+from pipeline.learning.backends import openvino_forward
 from pipeline.learning.predictor import load_model
 from pipeline.learning.sliding_window import Member, Weights, plan_windows, slide
 from pipeline.machine import keep_freed_memory

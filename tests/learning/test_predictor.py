@@ -2,8 +2,7 @@
 
 import itertools
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, DataError, ModelError
+from pipeline.errors import DataError, ModelError
 from pipeline.imaging.geometry import geometry_of, image_of
 from pipeline.imaging.labels import Labels
 from pipeline.imaging.normalise import HuWindow, Normalise, ZScore
@@ -434,31 +433,3 @@ def test_postprocessing_mends_the_mask_and_its_volumes() -> None:
     assert mended.mask.dtype == raw.mask.dtype
     changed = np.argwhere(mended.mask != raw.mask)
     assert changed.tolist() == [[9, 11, 12]]
-
-
-@pytest.mark.slow
-def test_a_compiled_network_agrees(tmp_path: Path) -> None:
-    if shutil.which("c++") is None:
-        pytest.skip("torch.compile needs a C++ compiler")
-    model = LoadedModel(recipe(), recipe().network.build(1, 3, recipe().patch_size).eval(), "made")
-    found = {}
-    for backend in ("torch", "compiled"):
-        predictor = Predictor([model], PredictOptions(precision="fp32", backend=backend, window_batch=2))
-        predictor.choose_backend(0, tmp_path)
-        assert predictor.backend == backend
-        found[backend] = predictor.predict(VOLUME, "a").mask
-    assert (found["torch"] == found["compiled"]).mean() > 0.999
-
-
-def test_what_hinders_compiling_is_told_before_the_first_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-        def forward(windows: torch.Tensor) -> torch.Tensor:
-            raise RuntimeError("No working C++ compiler found\nand more")
-
-        return forward
-
-    monkeypatch.setattr(torch, "compile", failing)
-    model = LoadedModel(recipe(), recipe().network.build(1, 3, recipe().patch_size).eval(), "made")
-    predictor = Predictor([model], PredictOptions(backend="compiled"))
-    with pytest.raises(ConfigError, match=r"torch\.compile failed .*No working C\+\+ compiler found\)"):
-        predictor.choose_backend(0, tmp_path)

@@ -1,13 +1,15 @@
-"""The network in OpenVINO on a CPU: an optional second way to compute the same logits, faster in bf16.
+"""What computes a network's logits: torch, torch compiled, or OpenVINO, which is optional and faster in bf16 on a CPU.
 
-Converting takes seconds, so a converted network is kept in the cache, and `auto` takes OpenVINO only where there is
-enough work. No int8: it changes too many voxels.
+Converting for OpenVINO takes seconds, so a converted network is kept in the cache, and `auto` takes it only where
+there is enough work. No int8: it changes too many voxels.
 """
 
 import hashlib
 import importlib.util
+import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.learning.precision import Precision
+from pipeline.learning.precision import Precision, autocast
 from pipeline.learning.sliding_window import Forward
 from pipeline.machine import core_count
 from pipeline.workspace import atomic_folder
@@ -59,6 +61,46 @@ def resolve_backend(backend: Backend, device: torch.device, precision: Precision
     if backend == "auto":
         return "openvino" if fits and is_installed() and voxels >= _WORTH_VOXELS else "torch"
     return backend
+
+
+def torch_forward(
+    network: Callable[[Tensor], Any], precision: Precision, device: torch.device, layout: torch.memory_format
+) -> Forward:
+    """Return a network as windows (B, C, d, h, w) on the device -> logits (B, K, d, h, w); of several the first."""
+
+    def forward(windows: Tensor) -> Tensor:
+        with autocast(precision, device):
+            logits = network(windows.contiguous(memory_format=layout))
+        first: Tensor = logits[0] if isinstance(logits, list | tuple) else logits
+        return first
+
+    return forward
+
+
+def compiled_forward(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    precision: Precision,
+    device: torch.device,
+    layout: torch.memory_format,
+    cache: Path,
+) -> Forward:
+    """Return the same, compiled now for windows of this shape, so that what hinders it costs no case.
+
+    Raises:
+        ConfigError: it cannot be compiled here, for want of a C++ compiler for one.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "torch"))
+    forward = torch_forward(torch.compile(module), precision, device, layout)
+    try:
+        with torch.no_grad():
+            forward(torch.zeros(shape, device=device))
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"predict.backend: torch.compile failed ({type(error).__name__}: {first_line:.300}). Use torch."
+        ) from error
+    return forward
 
 
 def openvino_forward(module: nn.Module, precision: Precision, cache: Path) -> Forward:

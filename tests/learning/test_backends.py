@@ -1,6 +1,8 @@
-"""The network in OpenVINO against the same network in torch."""
+"""What computes a network: OpenVINO and torch.compile against torch."""
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.learning.openvino_backend import is_installed, openvino_forward, resolve_backend
+from pipeline.learning.backends import is_installed, openvino_forward, resolve_backend
 from pipeline.learning.predictor import LoadedModel, PredictOptions, Predictor
 from pipeline.networks.unet import UNet
 from tests.learning.test_predictor import VOLUME, recipe
@@ -70,7 +72,7 @@ def test_masks_agree_with_torch(tmp_path: Path) -> None:
 
 
 def test_auto_follows_from_what_is_there_and_how_much_there_is_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipeline.learning.openvino_backend as backend
+    import pipeline.learning.backends as backend
 
     monkeypatch.setattr(backend, "is_installed", lambda: True)
     assert resolve_backend("auto", CPU, "bf16", 10**9) == "openvino"
@@ -91,3 +93,31 @@ def test_without_a_choice_it_is_torch() -> None:
     predictor = Predictor([LoadedModel(recipe(), module, "made")], PredictOptions(precision="fp32"))
     assert predictor.backend == "torch"
     assert isinstance(np.asarray(predictor.predict(VOLUME, "a")), np.ndarray)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_agrees(tmp_path: Path) -> None:
+    if shutil.which("c++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    model = LoadedModel(recipe(), recipe().network.build(1, 3, recipe().patch_size).eval(), "made")
+    found = {}
+    for backend in ("torch", "compiled"):
+        predictor = Predictor([model], PredictOptions(precision="fp32", backend=backend, window_batch=2))
+        predictor.choose_backend(0, tmp_path)
+        assert predictor.backend == backend
+        found[backend] = predictor.predict(VOLUME, "a").mask
+    assert (found["torch"] == found["compiled"]).mean() > 0.999
+
+
+def test_what_hinders_compiling_is_told_before_the_first_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        def forward(windows: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("No working C++ compiler found\nand more")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", failing)
+    model = LoadedModel(recipe(), recipe().network.build(1, 3, recipe().patch_size).eval(), "made")
+    predictor = Predictor([model], PredictOptions(backend="compiled"))
+    with pytest.raises(ConfigError, match=r"torch\.compile failed .*No working C\+\+ compiler found\)"):
+        predictor.choose_backend(0, tmp_path)
