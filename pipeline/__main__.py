@@ -84,6 +84,10 @@ def _guarded(command, arguments: argparse.Namespace) -> int:  # type: ignore[no-
     except OSError as error:
         import errno
 
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENOENT):
+            logging.debug("", exc_info=True)
+            print(f"ConfigError: {error.filename or error}: {error.strerror}. Name another place.", file=sys.stderr)
+            return 2
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(

@@ -102,6 +102,8 @@ def _network(who: str, arguments: tuple[Any, ...], result: Any) -> Any:
     """Check that it is a module, and let the module check what it gives, each time it is used."""
     if not (hasattr(result, "register_forward_hook") and hasattr(result, "parameters")):
         raise _wrong(who, result, "a torch.nn.Module")
+    if not any(one.requires_grad for one in result.parameters()):
+        raise ConfigError(f"{who} returned a module without weights to train; expected some. Mend the plug-in.")
     classes = int(arguments[1])
     result.register_forward_hook(functools.partial(_check_logits, who.removesuffix(": build"), classes))
     return result
@@ -138,7 +140,18 @@ def _scalar_loss(who: str, function: Callable[..., Any], logits: Any, target: An
         raise blame(who.replace(": build", ": its loss function"), error) from error
     if not hasattr(value, "backward") or value.ndim != 0:
         raise _wrong(who.replace(": build", ": its loss function"), value, "a scalar tensor (shape [])")
+    if _requires_grad(logits) and not value.requires_grad:
+        raise ConfigError(
+            f"{who.replace(': build', ': its loss function')} returned a number that is cut off from the logits "
+            "(detach, item or no_grad in it); expected one that can be differentiated. Mend the plug-in."
+        )
     return value
+
+
+def _requires_grad(logits: Any) -> bool:
+    """Say whether any of the logits is part of a graph."""
+    levels = logits if isinstance(logits, list | tuple) else [logits]
+    return any(getattr(level, "requires_grad", False) for level in levels)
 
 
 def _figures(who: str, arguments: tuple[Any, ...], result: Any) -> Any:

@@ -156,3 +156,21 @@ def test_what_is_inherited_from_the_package_stays_as_it_is() -> None:
 
     assert guarded(Wider, "network").build is UNet.build
     assert issubclass(Wider, Plugin)
+
+
+def test_a_network_without_weights_is_named() -> None:
+    with pytest.raises(ConfigError, match="without weights to train"):
+        network(nn.ReLU()).build(1, 1, (4, 4, 4))
+
+
+def test_a_loss_that_is_cut_off_is_named() -> None:
+    class Mine(Loss):
+        name: Literal["mine"] = "mine"
+
+        def build(self, class_weights: Any = None) -> Any:
+            return lambda logits, target: logits.detach().sum()
+
+    function = guarded(Mine, "loss")().build()
+    with pytest.raises(ConfigError, match="cut off from the logits"):
+        function(torch.zeros(1, 2, 2, 2, 2, requires_grad=True), None)
+    assert function(torch.zeros(1, 2, 2, 2, 2), None) == 0  # in validation there is no graph

@@ -91,3 +91,17 @@ def test_a_signal_ends_the_work_with_its_code(tmp_path, number: int, code: int) 
     assert process.returncode == code
     assert "the same command goes on" in message
     assert "Traceback" not in message
+
+
+def test_a_place_that_cannot_be_written_gives_one_message_and_code_2(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    config = tmp_path / "c.yaml"
+    config.write_text(f"dataset: {{name: phantom}}\nnetwork: {{name: unet}}\nmachine: {{runs: {tmp_path}/file/runs}}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(config), "--until", "survey"]) == 2
+    message = capsys.readouterr().err
+    assert "file" in message
+    assert "Name another place" in message
+    assert "Traceback" not in message

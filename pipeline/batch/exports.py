@@ -1,8 +1,9 @@
 """What lies in scanner exports: audited, chosen by rules, and ready to be predicted, or passed over with its reason."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.batch.sources import Found, Passed, Source
 from pipeline.dicom.audit import Judged, audit
@@ -10,6 +11,10 @@ from pipeline.dicom.rules import Rules, Selection, select
 from pipeline.dicom.series import Series, hashed_id, study_of
 from pipeline.errors import ConfigError, plural
 from pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEAST_KEY_BYTES = 16
 
@@ -108,6 +113,34 @@ def series_of(source: Source) -> tuple[Series, ...]:
     if source.series is None:
         return ()
     return source.series if isinstance(source.series, tuple) else (source.series,)
+
+
+def acquired_voxels(source: Source) -> "NDArray[np.bool_] | None":
+    """Return which voxels of a source's grid were scanned; None where all were, as in files."""
+    from pipeline.dicom.decode import acquired
+
+    series = series_of(source)
+    return acquired(series[0]) if series else None
+
+
+def find_folders(case_id: str, folders: Mapping[str, Path]) -> Source | Passed:
+    """Return a case whose channels are folders of one DICOM series each, audited as an export is.
+
+    Args:
+        case_id: As a manifest calls it.
+        folders: Channel -> folder.
+    """
+    chosen = []
+    for channel, folder in folders.items():
+        found = audit([folder]).judged
+        if len(found) != 1:
+            why = f"case {case_id}: the folder of channel {channel} holds {len(found)} DICOM series"
+            return Passed(case_id, "refused", f"{why}; expected one. Give each series its own folder.")
+        if not found[0].verdict.is_usable:
+            return Passed(case_id, "refused", f"{found[0].verdict.kind}: {found[0].verdict.reason}")
+        chosen.append(found[0])
+    made = _source(tuple(folders), chosen, {one.series.case_id: case_id for one in chosen})
+    return replace(made, case_id=case_id)
 
 
 def _rules_for(model: str, rules: Rules | None) -> Rules | None:

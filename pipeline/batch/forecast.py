@@ -12,6 +12,7 @@ import torch
 from pipeline.batch.sources import Source
 from pipeline.errors import DataError, plural
 from pipeline.imaging.geometry import canonical_geometry, reorientation_of, resampled_geometry
+from pipeline.imaging.prepare import MOST_VOXELS
 from pipeline.imaging.read import read_geometry
 from pipeline.imaging.volume import Geometry
 from pipeline.learning.predictor import Predictor
@@ -138,7 +139,8 @@ def forecast(
     """
     grids = [grid_of(source, look) for source in sources]
     recipe, options = predictor.recipe, predictor.options
-    working = [working_shape(grid, recipe) for grid in grids]
+    # What is absurdly large is refused when it is prepared, and costs nothing.
+    working = [shape if prod(shape := working_shape(grid, recipe)) <= MOST_VOXELS else (1, 1, 1) for grid in grids]
     planned = [plan_windows(shape, recipe.patch_size, options.overlap) for shape in working]
     channels, classes = len(recipe.channels), len(recipe.class_names)
     slabs = [4 * classes * prod(plan.slab) for plan in planned]

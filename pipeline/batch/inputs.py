@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.batch.sources import Found, Passed, Source
+from pipeline.datasets.listing import safe_id
 from pipeline.datasets.manifest import absolute, natural_order, read_manifest
 from pipeline.errors import ConfigError, join_problems
 
@@ -30,6 +31,12 @@ class _Gathered:
                 self.twice.add(source.case_id)
         else:
             self.sources[source.case_id] = source
+
+    def note_closed(self, error: OSError) -> None:
+        """Note a folder that cannot be looked into."""
+        name = _clean(Path(str(error.filename)).name)
+        why = f"folder {name}: it cannot be looked into ({error.strerror}). Give the right to read it."
+        self.passed.append(Passed(name, "unreadable", why))
 
     def found(self) -> Found:
         passed = [
@@ -68,7 +75,7 @@ def find_files(
     for path in inputs:
         if path.is_file() and path.suffix.lower() == ".csv":
             _of_manifest(path, channels, gathered)
-        elif files := list(_volumes(path)):
+        elif files := list(_volumes(path, gathered.note_closed)):
             _of_files(path if path.is_dir() else path.parent, files, channels, gathered)
             if path.is_dir() and _holds_dicom(path):
                 rest.append(path)
@@ -81,6 +88,10 @@ def _of_manifest(path: Path, channels: Sequence[str], gathered: _Gathered) -> No
     for case in read_manifest(path, need_files=False).cases:
         is_single = len(case.images) == len(channels) == 1  # then the name of the channel does not matter
         images = dict.fromkeys(channels, next(iter(case.images.values()))) if is_single else case.images
+        folders = {name: images[name] for name in channels if name in images and images[name].is_dir()}
+        if folders:
+            _add_series(case.case_id, folders, channels, gathered)
+            continue
         _add(case.case_id, images, channels, gathered)
 
 
@@ -117,6 +128,21 @@ def _add(case_id: str, images: Mapping[str, Path], channels: Sequence[str], gath
     gathered.passed.append(Passed(case_id, "unreadable", why))
 
 
+def _add_series(case_id: str, folders: Mapping[str, Path], channels: Sequence[str], gathered: _Gathered) -> None:
+    """Add a case that a manifest gives as folders of DICOM series, which are audited first."""
+    from pipeline.batch.exports import find_folders
+
+    absent = [name for name in channels if name not in folders and name not in gathered.optional]
+    found = find_folders(case_id, folders) if not absent else Passed(
+        case_id, "unreadable", f"case {case_id}: no folder for channel {', '.join(absent)}; expected one for each, or "
+        "files for all."
+    )  # fmt: skip
+    if isinstance(found, Source):
+        gathered.add(found)
+    else:
+        gathered.passed.append(found)
+
+
 def _channel_of(stem: str, channels: Sequence[str]) -> tuple[str, str]:
     """Return the case's name and its channel, an empty text where the name says none."""
     numbered = _NUMBERED.fullmatch(stem)
@@ -129,24 +155,33 @@ def _channel_of(stem: str, channels: Sequence[str]) -> tuple[str, str]:
     return stem, ""
 
 
-def _volumes(path: Path) -> Iterator[Path]:
+def _is_no_pipe(folder: str, name: str) -> bool:
+    """Whether opening a file would not wait for ever; a link that leads nowhere was a file."""
+    file = os.path.join(folder, name)
+    return os.path.isfile(file) or not os.path.exists(file)
+
+
+def _volumes(path: Path, closed: Callable[[OSError], None]) -> Iterator[Path]:
     if path.is_file():
         if path.name.lower().endswith(ENDINGS):
             yield path
         return
-    for folder, names, files in os.walk(path):
+    for folder, names, files in os.walk(path, onerror=closed):
         if folder != str(path) and is_output(Path(folder)):
             names.clear()  # masks of an earlier start are no images
             continue
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+            if name.lower().endswith(ENDINGS) and not name.startswith(".") and _is_no_pipe(folder, name):
                 yield Path(folder) / name
 
 
 def is_output(folder: Path) -> bool:
     """Say whether a folder is one that predictions were written to."""
-    return (folder / "status.csv").is_file() and (folder / "provenance").is_dir()
+    try:
+        return (folder / "status.csv").is_file() and (folder / "provenance").is_dir()
+    except OSError:  # a folder that cannot be looked into
+        return False
 
 
 def _holds_dicom(folder: Path) -> bool:
@@ -154,7 +189,7 @@ def _holds_dicom(folder: Path) -> bool:
     for parent, names, files in os.walk(folder):
         names[:] = [name for name in names if not name.startswith(".") and not is_output(Path(parent, name))]
         for name in files:
-            if name.lower().endswith(ENDINGS) or name.startswith("."):
+            if name.lower().endswith(ENDINGS) or name.startswith(".") or not _is_no_pipe(parent, name):
                 continue
             try:
                 with open(os.path.join(parent, name), "rb") as stream:
@@ -172,5 +207,5 @@ def _stem(file: Path) -> str:
 
 
 def _clean(name: str) -> str:
-    """Return a name that is fit for a case: letters, digits, `.`, `_` and `-`, the first a letter or digit."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._-") or "case"
+    """Return a name that is fit for a case, the first a letter or digit."""
+    return safe_id(name) or "case"

@@ -44,15 +44,16 @@ class QualityOptions(Settings):
 def check_case(finished: Finished, options: QualityOptions | None = None) -> Added:
     """Say what is doubtful about a finished case.
 
-    Where the model has no summary of its training, only what the case itself shows is looked at, and the note
-    says so.
+    Where the model has no summary of its training, only what the case itself shows is looked at.
     """
     options = options or QualityOptions()
     seen = range_of(finished.recipe.seen)
     reasons = list(_of_mask(finished, seen, options))
     if seen is not None:
         modalities = {series.header.modality for series in series_of(finished.source)}
-        reasons = [*check_input(finished.volume, finished.recipe.channels, seen, options, modalities), *reasons]
+        there = finished.source.files  # some channels are optional
+        channels = [name for name in finished.recipe.channels if name in there] or finished.recipe.channels
+        reasons = [*check_input(finished.volume, channels, seen, options, modalities), *reasons]
     return Added(review=tuple(reasons))
 
 
@@ -75,7 +76,7 @@ def check_input(
 
     Args:
         volume: The image on its own grid.
-        channels: Names of its channels.
+        channels: Names of those that it has.
         seen: What the network was trained on.
         options: How far outside is still fine.
         modalities: Of its series; empty where they are not known.
@@ -88,7 +89,7 @@ def check_input(
     yield from _outside(grid.extent_mm, seen.extent_mm, options.field_of_view, "field of view along {}: {} mm")
     for name, voxels in zip(channels, volume.voxels, strict=True):
         if name in seen.channels:
-            at = f"intensities of {name}" if len(channels) > 1 else "intensities"
+            at = f"intensities of {name}" if len(seen.channels) > 1 else "intensities"
             yield from _strange_intensities(at, intensities(voxels), seen.channels[name].percentiles, options.intensity)
 
 
@@ -118,7 +119,7 @@ def _of_mask(finished: Finished, seen: TrainingRange | None, options: QualityOpt
         yield "nothing was found in it"
         return
     classes = seen.classes if seen else {}
-    yield from _strange_volumes(prediction.volumes_ml, classes, options)
+    yield from _strange_volumes(_class_volumes(finished), classes, options)
     boxes = _boxes(prediction.mask, labels)
     for name, box in boxes.items():
         known = classes.get(name)
@@ -141,6 +142,16 @@ def _strange_volumes(
                 yield f"no {name}; {known.present:.0%} of the training cases have it"
         elif not span.widened(options.volume).holds(volume):
             yield f"{name}: {_figure(volume)} ml; trained on {_figure(span.low)} to {_figure(span.high)} ml"
+
+
+def _class_volumes(finished: Finished) -> Mapping[str, float]:
+    """Return the volume of each class in ml; a prediction of regions gives those of the regions."""
+    mask, labels = finished.prediction.mask, finished.recipe.labels
+    if not labels.regions or mask is None:
+        return finished.prediction.volumes_ml
+    counts = np.bincount(labels.to_index(mask).ravel(), minlength=len(labels.classes))
+    voxel_ml = float(np.prod(finished.volume.geometry.spacing_mm)) / 1000
+    return {name: float(count) * voxel_ml for name, count in zip(labels.classes, counts, strict=False)}
 
 
 def _doubts(confidence: Mapping[str, float], options: QualityOptions) -> Iterator[str]:

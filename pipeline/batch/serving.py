@@ -38,7 +38,10 @@ def serve(connection: Connection, memory_bytes: int, seconds: float) -> None:
     _import_readers()
     _limit_memory(memory_bytes)
     at_rest = _resident_bytes()
-    connection.send("ready")
+    try:
+        connection.send("ready")
+    except BrokenPipeError:  # the parent ended before there was anything to read
+        return
     while True:
         try:
             function, arguments = connection.recv()

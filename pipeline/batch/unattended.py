@@ -20,7 +20,9 @@ from pipeline.dicom.audit import Judged
 from pipeline.dicom.codes import SegmentCode, parse_codes
 from pipeline.dicom.rules import parse_rules
 from pipeline.dicom.seg import Algorithm
+from pipeline.errors import ConfigError
 from pipeline.machine import core_count
+from pipeline.plugin import did_you_mean
 from pipeline.progress import Progress
 from pipeline.provenance import digest
 
@@ -75,11 +77,15 @@ class Unattended:
         """Return the process in which files are decoded; close it at the end."""
         return Child(memory_bytes=self.memory_bytes, seconds=self.seconds)
 
-    def hooks(self, algorithm: Algorithm) -> tuple[After, ...]:
+    def hooks(self, algorithm: Algorithm, classes: Sequence[str]) -> tuple[After, ...]:
         """Return what follows each mask.
 
         Args:
             algorithm: Named in DICOM segmentations: the model and the hash of its weights.
+            classes: Of the model.
+
+        Raises:
+            ConfigError: codes cannot be used, or are for a class that the model does not have.
         """
         from pipeline.config import read_yaml
 
@@ -88,6 +94,11 @@ class Unattended:
             chosen.append(write_preview)
         if self.dicom_seg:
             codes = parse_codes(read_yaml(self.codes), str(self.codes)) if self.codes else None
+            if unknown := sorted(set(codes or ()) - set(classes)):
+                raise ConfigError(
+                    f"--codes {self.codes}: the model has no class {unknown[0]!r}{did_you_mean(unknown[0], classes)}; "
+                    f"its classes are {', '.join(classes)}."
+                )
             chosen.append(_Segments(algorithm, codes))
         if self.map_back:
             chosen.append(name_study)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.batch.exports import acquired_voxels
 from pipeline.batch.identity import identify
 from pipeline.batch.record import CaseRecord, changed_outputs
 from pipeline.batch.sources import Found, Read, Source
@@ -122,7 +123,7 @@ def _predict(
     image: Any = {name: paths[0] for name, paths in source.files.items()} if read is None else read(source)
     missing = predictor.lacking(source.files)
     case = predictor.prepare(predictor.read(image, record.case_id, missing), record.case_id, missing)
-    return predictor.predict_prepared(case, roi=inside)
+    return predictor.predict_prepared(case, roi=inside, acquired=acquired_voxels(source))
 
 
 def _compared(record: CaseRecord, folder: Path, made: Prediction) -> list[Finding]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.batch.child import ReaderBug
+from pipeline.batch.exports import acquired_voxels
 from pipeline.batch.identity import Identity, identify, state_of
 from pipeline.batch.label_table import write_label_table
 from pipeline.batch.record import FOLDER, CaseRecord, forget, hashes_of, read_record, read_records, record_path
@@ -263,7 +264,9 @@ def _sha256(path: Path) -> str:
 
 def _compute(ready: _Ready, batch: Batch) -> _Computed:
     started = perf_counter()
-    prediction = batch.predictor.predict_prepared(ready.case, roi=ready.roi, probabilities=batch.probabilities)
+    prediction = batch.predictor.predict_prepared(
+        ready.case, roi=ready.roi, acquired=acquired_voxels(ready.source), probabilities=batch.probabilities
+    )
     bare = replace(ready, roi=None, case=replace(ready.case, voxels=np.empty((0, 0, 0, 0), np.int16)))
     return _Computed(bare, prediction, perf_counter() - started)
 

@@ -7,6 +7,10 @@ Example:
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.metrics.base import Metric
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +28,13 @@ def main(arguments: argparse.Namespace) -> int:
     from pipeline.datasets.manifest import ManifestCsv
     from pipeline.errors import plural
     from pipeline.machine import Machine
-    from pipeline.metrics.base import metrics
     from pipeline.plugin import load_plugins
     from pipeline.progress import TerminalProgress
     from pipeline.stages.evaluate import evaluate_folder
     from pipeline.tasks.segmentation import Segmentation
 
     load_plugins(())
-    chosen = [metrics.parse(name) for name in arguments.metrics] or list(Segmentation().default_metrics())
+    chosen = [_metric(name) for name in arguments.metrics] or list(Segmentation().default_metrics())
     evaluation, missing = evaluate_folder(
         arguments.predictions, ManifestCsv(path=arguments.manifest).cases(), arguments.output, chosen,
         machine=Machine(), progress=TerminalProgress(),
@@ -42,3 +45,23 @@ def main(arguments: argparse.Namespace) -> int:
     if missing:
         print(f"{plural(len(missing), 'labelled case')} without a mask, in no figure: {', '.join(missing)}")
     return 1 if missing else 0
+
+
+def _metric(name: str) -> "Metric":
+    """Return a metric of masks by its name.
+
+    Raises:
+        ConfigError: there is none of this name, or it judges whole volumes.
+    """
+    from pydantic_core import PydanticCustomError
+
+    from pipeline.errors import ConfigError
+    from pipeline.metrics.base import MaskPair, metrics
+
+    try:
+        found = metrics.parse(name)
+    except (PydanticCustomError, ValueError) as error:
+        raise ConfigError(f"--metric {name}: {error}") from None
+    if found.kind is not MaskPair:
+        raise ConfigError(f"--metric {name}: it judges classes of whole volumes; expected a metric of masks, as dice.")
+    return found

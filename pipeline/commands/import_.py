@@ -10,6 +10,7 @@ Examples:
 """
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,4 +101,4 @@ def _describe(manifest: "Manifest", path: Path, *, is_made_up: bool) -> None:
         print(f"labels: {', '.join(named[:_MOST_NAMES])}{more}")
     if is_made_up:
         print(f"The names of the labels are made up: give yours with --labels, or in {path.with_suffix('.yaml')}.")
-    print(f"next: python -m pipeline plan {path} --output configs/{path.stem}.yaml")
+    print(f"next: python -m pipeline plan {shlex.quote(str(path))} --output {shlex.quote(f'configs/{path.stem}.yaml')}")

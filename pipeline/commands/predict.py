@@ -80,6 +80,8 @@ def main(arguments: argparse.Namespace) -> int:
     asked = _asked(arguments, models, machine)
     for note in models.notes:
         print(note)
+    if not models.models[0].recipe.seen:
+        print("the model tells nothing of its training data: no case is compared with them")
     if arguments.watch:
         return _watch(
             arguments, _made_ready(arguments, models, options, machine, asked, asked.child()), asked, progress
@@ -166,7 +168,7 @@ def tell(table: "StatusTable", found: "Found", output: Path, *, strict: bool) ->
     mine = [table.rows[name] for name in dict.fromkeys(names)]
     failed = [row for row in mine if row.status in (FAILED, "unreadable")]
     passed = [row for row in mine if row.status not in (DONE, FAILED, "unreadable")]
-    for row in failed:
+    for row in [*failed, *(row for row in passed if row.status == "ambiguous")]:
         print(f"{row.status}: {row.reason}")
     for row in mine:
         if row.review:
@@ -176,7 +178,8 @@ def tell(table: "StatusTable", found: "Found", output: Path, *, strict: bool) ->
     print(f"{plural(done, 'case')} done, {len(failed)} failed{left}; table: {output / STATUS}")
     if (output / PREDICTIONS).exists():
         print(f"classes: {output / PREDICTIONS}")
-    return 1 if failed or (strict and passed) else 0
+    is_unclear = any(row.status == "ambiguous" for row in passed)
+    return 1 if failed or is_unclear or (strict and passed) else 0
 
 
 def _asked(arguments: argparse.Namespace, models: "ModelSource", machine: "Machine") -> "Unattended":
@@ -211,7 +214,7 @@ def _made_ready(
     return Batch(
         models, predictor, arguments.output,
         read=read_in(child, asked.channels, allow_uneven=asked.allow_uneven),
-        after=asked.hooks(Algorithm(f"{models.name} {models.identity[:12]}")),
+        after=asked.hooks(Algorithm(f"{models.name} {models.identity[:12]}"), predictor.recipe.labels.classes),
         probabilities=arguments.probabilities, roi=arguments.roi,
         where={"path": str(arguments.model.resolve()), "fold": arguments.fold},
     )  # fmt: skip

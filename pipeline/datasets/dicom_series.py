@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pipeline.datasets.base import Dataset, Manifest, datasets
+from pipeline.datasets.base import Case, Dataset, Manifest, datasets
 from pipeline.datasets.listing import Listing
 from pipeline.datasets.segmentations import Drawn
 from pipeline.dicom.audit import Judged, audit
@@ -110,6 +110,36 @@ def _why_not(judged: Judged, sharing: dict[str, int], chosen: set[str]) -> str:
     if verdict.is_uneven or stack_of(series.planes).is_sheared:
         return "its slices are tilted or uneven. Convert it to one volume first."
     return ""
+
+
+def refused_folders(cases: Iterable[Case]) -> dict[str, str]:
+    """Return case id -> why a folder of DICOM files that it names as an image cannot be read as a plain stack.
+
+    A manifest that was written by hand may name what `import dicom` would have left out.
+    """
+    folders = {
+        case.case_id: {channel: path.resolve() for channel, path in case.images.items() if path.is_dir()}
+        for case in cases
+    }
+    every = sorted({path for named in folders.values() for path in named.values()})
+    if not every:
+        return {}
+    found = audit(every)
+    sharing = _series_by_folder(found.judged)
+    held: dict[Path, list[Judged]] = defaultdict(list)
+    for judged in found.judged:
+        held[Path(judged.series.header.path).parent.resolve()].append(judged)
+    refused = {}
+    for case_id, named in folders.items():
+        for channel, path in named.items():
+            why = (
+                f"the folder holds {len(held[path])} DICOM series; expected 1."
+                if len(held[path]) != 1
+                else _why_not(held[path][0], sharing, {held[path][0].series.case_id})
+            )
+            if why:
+                refused[case_id] = f"case {case_id}: {channel}: {why}"
+    return refused
 
 
 def _series_by_folder(judged: Iterable[Judged]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """What importers share: names of volume files, tables and JSON beside them, cases gathered with all their problems."""
 
+import hashlib
 import json
 import logging
 import re
@@ -65,7 +66,7 @@ class Listing:
         """
         ids = [case.case_id for case in self.cases]
         twice = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
-        self.problems += shortened([f"case {name} is found twice; expected once." for name in twice], "cases")
+        self.problems += shortened([_told_twice(name, self.cases) for name in twice], "cases")
         self.problems += shortened([f"{file} is listed but not there." for file in self.missing], "listed files")
         unknown = set(self.optional) - set(self.channels)
         if unknown:
@@ -86,6 +87,11 @@ class Listing:
         )
 
 
+def _told_twice(case_id: str, cases: Iterable[Case]) -> str:
+    files = [next(iter(case.images.values())).name for case in cases if case.case_id == case_id and case.images]
+    return f"case {case_id} is found {len(files)} times, as {' and '.join(files[:3])}; expected once. Rename the files."
+
+
 def split_ending(name: str) -> tuple[str, str]:
     """Return a volume file's name without its ending, and the ending; an empty one where it is none of ours."""
     for ending in ENDINGS:
@@ -95,8 +101,14 @@ def split_ending(name: str) -> tuple[str, str]:
 
 
 def safe_id(text: str) -> str:
-    """Make a case id of any text: what cannot stand in one becomes `_`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.-")
+    """Make a case id of any text: what cannot stand in one becomes `_`.
+
+    A hash follows where letters beyond ASCII are lost, which alone may tell two names apart.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_.-")
+    if text.isascii():
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
 
 
 def distinct(names: Iterable[str]) -> tuple[str, ...]:

@@ -55,6 +55,17 @@ def read_series(series: Series, *, allow_uneven: bool = False, case_id: str = ""
     return Volume(voxels[None], grid_of(stack))
 
 
+def acquired(series: Series) -> NDArray[np.bool_] | None:
+    """Return which voxels (D, H, W) of a series that `read_series` shears some slice covers; None where all are."""
+    stack = stack_of(series.planes)
+    if not stack.is_sheared:
+        return None
+    ones = np.ones((len(series.planes), *stack.shape), np.uint8)
+    if judge(series, allow_uneven=True).is_uneven:
+        ones, stack = even_out(ones, stack)
+    return np.asarray(straighten(ones, stack, fill=0).voxels[0] > 0)
+
+
 def stored_values(planes: Sequence[Plane]) -> NDArray[Any]:
     """Return the stored values (N, H, W) of planes of one matrix, before any rescale.
 
@@ -145,7 +156,13 @@ def _rescaled(stored: NDArray[Any], planes: Sequence[Plane]) -> NDArray[Any]:
     scales = [(plane.slope, plane.intercept) for plane in planes]
     flat = stored.reshape(len(stored), -1)
     slopes, intercepts = np.array(scales).T
-    ends = np.stack([flat.min(axis=1) * slopes + intercepts, flat.max(axis=1) * slopes + intercepts])
+    with np.errstate(over="ignore", invalid="ignore"):
+        ends = np.stack([flat.min(axis=1) * slopes + intercepts, flat.max(axis=1) * slopes + intercepts])
+    if not np.abs(ends).max() < np.finfo(np.float32).max:
+        raise DataError(
+            f"its rescale (slope {slopes[0]:g}, intercept {intercepts[0]:g}) makes values beyond all numbers; expected "
+            "those of the scanner. Export the series again."
+        )
     dtype = _type_for(scales, float(ends.min()), float(ends.max()))
     if all(scale == (1.0, 0.0) for scale in scales):
         return stored.astype(dtype, copy=False)

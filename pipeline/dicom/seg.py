@@ -15,7 +15,7 @@ from pipeline.dicom import elements
 from pipeline.dicom.codes import Code, SegmentCode, code_of
 from pipeline.dicom.header import read_elements
 from pipeline.dicom.plane import Plane
-from pipeline.dicom.series import Series
+from pipeline.dicom.series import Series, is_uid
 from pipeline.errors import ConfigError, DataError
 from pipeline.imaging.geometry import to_index
 from pipeline.imaging.labels import Labels
@@ -151,7 +151,12 @@ def _check(series: Series) -> None:
         "study UID": header.study_uid, "series UID": header.series_uid, "instance UID": header.instance_uid,
         "frame of reference": header.frame_of_reference,
     }  # fmt: skip
-    missing = [name for name, value in needed.items() if not value]
+    if len({(plane.header.instance_uid, plane.frame) for plane in series.planes}) < len(series.planes):
+        raise DataError(
+            "no DICOM segmentation: several slices of its source have one instance UID; expected one each, since a "
+            "segmentation refers to them. The mask as NIfTI is complete."
+        )
+    missing = [name for name, value in needed.items() if not is_uid(value)]
     if missing:
         raise DataError(
             f"no DICOM segmentation: its source has no {', no '.join(missing)}; expected all of them, since "

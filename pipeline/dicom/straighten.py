@@ -10,15 +10,16 @@ from pipeline.dicom.geometry import Stack, grid_of
 from pipeline.imaging.volume import Volume
 
 
-def straighten(voxels: NDArray[Any], stack: Stack) -> Volume:
+def straighten(voxels: NDArray[Any], stack: Stack, fill: Any = None) -> Volume:
     """Shift every slice back by its drift, onto a grid that is as much larger as the slices drift.
 
     Args:
         voxels: (N, H, W), even steps along the normal.
         stack: Where the slices lie.
+        fill: Value of what no slice covers; None for the lowest of the image.
 
     Returns:
-        Volume (1, N, H', W'); what no slice covers has the lowest value of the image.
+        Volume (1, N, H', W').
     """
     size = np.array(stack.shape)
     pixel = np.array(stack.spacing_mm)
@@ -26,7 +27,7 @@ def straighten(voxels: NDArray[Any], stack: Stack) -> Volume:
     first = np.floor(drift.min(axis=0) + 1e-6).astype(int)
     last = np.ceil(drift.max(axis=0) + size - 1 - 1e-6).astype(int)
     target = last - first + 1
-    fill = voxels.min()
+    fill = voxels.min() if fill is None else fill
     out = np.full((len(voxels), *target), fill, voxels.dtype)
     for into, section, shift in zip(out, voxels, drift - first, strict=True):
         _shifted(section, shift, into, fill)

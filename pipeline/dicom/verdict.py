@@ -29,6 +29,8 @@ _PROJECTIONS = {"MIP", "MINIP", "MAXIP", "PROJECTION IMAGE", "VOLUME RENDERED", 
                 "DOSE_INFO", "DOSE INFO", "MAX_IP", "MIN_IP"}  # fmt: skip
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SR", "PR", "KO", "REG", "ECG", "DOC", "PLAN", "AU"}
+_LARGEST_MM = 1000.0
+"""No scanner makes voxels of a metre: a number is damaged."""
 _SHOWN = 6
 _RUN = 3
 
@@ -141,6 +143,8 @@ def _has_places(series: Series) -> _Refusals:
     spacing = planes[0].pixel_spacing
     if len(spacing) != 2 or min(spacing) <= 0:
         yield "no orientation", "no pixel spacing"
+    elif max(spacing) > _LARGEST_MM:
+        yield "no orientation", f"pixels of {max(spacing):g} mm; expected at most {_LARGEST_MM:g} mm"
     if series.conflicts:
         at = ", ".join(f"{place:.1f}" for place in series.conflicts[:_SHOWN])
         more = f" and {len(series.conflicts) - _SHOWN} more" if len(series.conflicts) > _SHOWN else ""
@@ -151,6 +155,8 @@ def _has_places(series: Series) -> _Refusals:
 
 def _lies_straight(series: Series) -> _Refusals:
     stack = stack_of(series.planes)
+    if not stack.usual_step_mm <= _LARGEST_MM:
+        yield "no orientation", f"slices {stack.usual_step_mm:g} mm apart; expected at most {_LARGEST_MM:g} mm"
     limit = min(stack.spacing_mm) / 2
     if stack.stray_mm > limit:
         yield "not aligned", f"slices are shifted sideways by up to {stack.stray_mm:.2f} mm; expected < {limit:.2f} mm"

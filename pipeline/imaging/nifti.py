@@ -170,6 +170,8 @@ def _check_grid(found: Any) -> None:
 
 
 def _expect_channels(header: _Header, channels: int) -> None:
+    if header.channels == 1 < channels:
+        raise DataError(f"it holds 1 channel; expected {channels}. Give a file for each channel.")
     if header.channels != channels:
         raise DataError(
             f"it holds {header.channels} volumes along a fourth axis; expected {channels}. "

@@ -1,5 +1,6 @@
 """The one preprocessing, of training cases and of new ones: orientation, crop, voxel size and stored type."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
+from pipeline.errors import DataError
 from pipeline.imaging.crop import Box, body_box, cover, middle, nonzero_box, whole_box
 from pipeline.imaging.encoding import Encoding, choose_encoding, common_type, estimate_noise
 from pipeline.imaging.geometry import apply, canonical, cropped_geometry, resampled_geometry
@@ -16,6 +18,9 @@ from pipeline.imaging.resample import Order, Thick, resample, resample_label
 from pipeline.imaging.store import CaseMeta, LoadedCase, count_classes
 from pipeline.imaging.volume import Geometry, Shape, Spacing, Volume
 from pipeline.plugin import Settings
+
+MOST_VOXELS = 2**32
+"""Of a case to work on: whole bodies at half a millimetre have a tenth; beyond, its voxel size is wrong."""
 
 T = TypeVar("T")
 _ABSENT = -(2.0**15)
@@ -76,6 +81,7 @@ def prepare(
 
     Raises:
         ValueError: label or channel names do not fit the volume.
+        DataError: at the voxel size to work on it would be absurdly large.
     """
     there = [channel not in missing for channel in channels]
     if sum(there) != volume.channels or (label is not None and label.shape != volume.geometry.shape):
@@ -89,6 +95,12 @@ def prepare(
     stats = tuple(measure(channel, label) for channel in native.voxels)
     spacing = _spacing(native.geometry, options)
     working = resampled_geometry(native.geometry, spacing)
+    if math.prod(working.shape) > MOST_VOXELS:
+        size, found = (" x ".join(f"{n:g}" for n in sides) for sides in (working.shape, native.geometry.spacing_mm))
+        raise DataError(
+            f"case {case_id}: with voxels of {found} mm it would become {size} voxels to work on; expected at most "
+            f"{MOST_VOXELS:g}. Correct the voxel size in its header, or its unit."
+        )
     encodings = _encodings(native, stats, exact=working == native.geometry or options.order == 0)
     image = resample(
         native, spacing, order=options.order, thick=options.thick, antialias=options.antialias, encodings=encodings,

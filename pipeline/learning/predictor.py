@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -173,13 +174,17 @@ class Predictor:
         case: PreparedCase,
         *,
         roi: NDArray[Any] | None = None,
+        acquired: NDArray[np.bool_] | None = None,
         probabilities: bool = False,
         advance: Callable[[int], None] | None = None,
     ) -> Prediction:
-        """Predict a case that was prepared with the recipe's options; the mask lies on its source's grid."""
+        """Predict a case that was prepared with the recipe's options; the mask lies on its source's grid.
+
+        Where `acquired` (D, H, W) on that grid is False, nothing was scanned: the mask has background there.
+        """
         clock = StepClock()
         with MemoryWatch() as memory:
-            made = self._predict(case, clock, advance, roi, probabilities=probabilities)
+            made = self._predict(case, clock, advance, roi, probabilities=probabilities, acquired=acquired)
         give_back_memory()
         return Prediction(case.meta.case_id, **made, seconds=clock.seconds, peak_memory_mb=memory.peak_mb)
 
@@ -240,9 +245,10 @@ class Predictor:
         roi: NDArray[Any] | None,
         *,
         probabilities: bool,
+        acquired: NDArray[np.bool_] | None = None,
     ) -> dict[str, Any]:
         if self.recipe.task.reads_masks:
-            made = self._segment(case, clock, advance, roi, probabilities=probabilities)
+            made = self._segment(case, clock, advance, roi, probabilities=probabilities, acquired=acquired)
         else:
             made = self._classify(case, clock, advance)
         return {"geometry": case.meta.placement.source, **made}
@@ -255,6 +261,7 @@ class Predictor:
         roi: NDArray[Any] | None,
         *,
         probabilities: bool,
+        acquired: NDArray[np.bool_] | None = None,
     ) -> dict[str, Any]:
         options, recipe, placement = self.options, self.recipe, case.meta.placement
         mask, grid = SourceMask(recipe.labels, placement), self.windows(case.shape)
@@ -287,6 +294,8 @@ class Predictor:
         if self.postprocess:
             with clock("postprocess"):
                 mask = self._mended(mask)
+        if acquired is not None:
+            mask = mask.replaced(recipe.labels.to_index(mask.whole) * acquired)
         return {
             "mask": mask.whole, "volumes_ml": mask.volumes_ml(), "confidence": confidence.means(), "maps": maps,
         }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.imaging.labels import IGNORE, Labels
 from pipeline.metrics.base import MaskPair, Metric, Spacing
 
@@ -111,6 +111,11 @@ def score_masks(
         row: Row = {"class": name, "presence": presence}
         for metric in metrics:
             figures = metric.score(pair)
+            if taken := sorted(row.keys() & figures.keys()):
+                raise ConfigError(
+                    f"metric {metric.name}: it writes the column {taken[0]!r}, which is taken; expected names of its "
+                    "own. Rename it, or leave one metric out."
+                )
             row |= dict.fromkeys(figures, float("nan")) if presence == NOT_ANNOTATED else figures
         rows.append(row)
     return rows

@@ -31,7 +31,10 @@ def parse_layer(text: str) -> nn.Module:
     """
     name, _, rest = text.partition(":")
     if name not in KINDS:
-        raise ConfigError(f"--layer: no layer called {name!r}{did_you_mean(name, KINDS)}. Known: {', '.join(KINDS)}")
+        raise ConfigError(
+            f"--layer: no layer called {name!r}{did_you_mean(name, KINDS)}. Known: {', '.join(KINDS)}. Expected for "
+            "example Conv3d:1,2,kernel=2x3x3 or MaxPool3d:kernel=2."
+        )
     kind, axes = KINDS[name]
     channels: list[int] = []
     options: dict[str, Any] = {}
@@ -43,6 +46,10 @@ def parse_layer(text: str) -> nn.Module:
             options[_KEYS[key]] = _numbers(value, axes, text)
         else:
             raise ConfigError(f"--layer {text}: no option {key!r}{did_you_mean(key, _KEYS)}. Known: {', '.join(_KEYS)}")
+    lowest = {"padding": 0, "output_padding": 0}
+    for key, value in options.items():
+        if min(value if isinstance(value, tuple) else (value,)) < lowest.get(key, 1):
+            raise ConfigError(f"--layer {text}: {key} is {value}; expected {lowest.get(key, 1)} or more.")
     if isinstance(options.get("groups"), tuple):
         options["groups"] = options["groups"][0]
     try:
@@ -62,6 +69,10 @@ def size_formula(layer: Any, shape: Sequence[int]) -> list[str]:
         shape: Of the input (B, C, ...).
     """
     axes = len(shape) - 2
+    if axes != KINDS[type(layer).__name__][1]:
+        wanted = KINDS[type(layer).__name__][1] + 2
+        raise ConfigError(f"--input: found {len(shape)} numbers; {type(layer).__name__} takes {wanted}, such as "
+                          f"{','.join(['1', '1', '64', '96', '96'][:wanted])}.")  # fmt: skip
     numbers = {name: _each(getattr(layer, name, 1 if name == "dilation" else 0), axes)
                for name in ("kernel_size", "stride", "padding", "dilation", "output_padding")}  # fmt: skip
     is_transposed = "Transpose" in type(layer).__name__

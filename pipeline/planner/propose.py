@@ -1,6 +1,7 @@
 """A whole plan: what a file states is kept, everything else is chosen by the rules, with its reason and its price."""
 
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +150,7 @@ def _heading(known: Known, source: str, output: str) -> list[str]:
             f" ({cost.parameters / 1e6:.3g} million weights, {cost.multiply_adds / 1e9:.3g} G multiply-adds forward)"
             f"{length}."
         )
-    return [*lines, f"Run it: python -m pipeline run {output} (--folds 0: the first fold alone)"]
+    return [*lines, f"Run it: python -m pipeline run {shlex.quote(str(output))} (--folds 0: the first fold alone)"]
 
 
 def _seconds(value: float) -> str:

@@ -139,10 +139,12 @@ def _baselines(
 ) -> dict[str, Any]:
     """Return name -> what it is and its figures, on the same cases."""
     found: dict[str, Any] = {}
-    if options.logistic_baseline and exclusive:
+    if options.logistic_baseline and not exclusive:
+        raise ConfigError("evaluate.logistic_baseline: it names one class a case; found several. Leave it out.")
+    if options.logistic_baseline:
         found["logistic regression"] = _logistic(rows, which, ingest, cache)
     if options.compare_column is not None:
-        found[options.compare_column] = _column(rows, ingest, options.compare_column)
+        found[options.compare_column] = _column(rows, ingest, options.compare_column, exclusive)
     return found
 
 
@@ -188,8 +190,13 @@ def _fit_logistic(x: Any, names: Sequence[str], z: Any, class_names: Sequence[st
     return found
 
 
-def _column(rows: Sequence[_Row], ingest: CaseTable, column: str) -> dict[str, Any]:
-    """Score one number that the data set has of each case as if it were the answer: the AUROC of the last class."""
+def _column(rows: Sequence[_Row], ingest: CaseTable, column: str, exclusive: bool) -> dict[str, Any]:
+    """Score one number that the data set has of each case as if it were the answer, for one class against the other."""
+    if len(ingest.class_names) > 2 or (len(ingest.class_names) == 2 and not exclusive):
+        raise ConfigError(
+            f"evaluate.compare_column: one number is compared with one class against another; found classes "
+            f"{', '.join(ingest.class_names)}. Leave it out."
+        )
     known = ingest.metadata.get("columns", {})
     if column not in known:
         raise ConfigError(

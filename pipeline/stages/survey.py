@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pipeline.datasets.base import Case, Dataset, Manifest, write_files_of
+from pipeline.datasets.dicom_series import refused_folders
 from pipeline.errors import ConfigError, PipelineError, join_problems
 from pipeline.imaging.facts import CaseFacts, survey_case
 from pipeline.imaging.labels import Labels
@@ -33,6 +34,8 @@ class Survey(Stage):
         manifest = _with_labels(context.parts.dataset.cases(), context.parts.labels, context.parts.task.reads_masks)
         _make_files(context, manifest)
         blocks, single = split_blocks(manifest.cases)
+        refused = refused_folders(single)
+        single = [case for case in single if case.case_id not in refused]
         keys = _keys(context, manifest.labels, single)
         cached = {case_id: _read(context, key) for case_id, key in keys.items()}
         jobs = [
@@ -49,7 +52,7 @@ class Survey(Stage):
             if case_id in keys and not isinstance(facts, Failure):
                 write_text(context.machine.cache / "facts" / f"{keys[case_id]}.json", facts.model_dump_json())
         seen = {case_id: facts for case_id, facts in (cached | found).items() if isinstance(facts, CaseFacts)}
-        return DatasetFacts(manifest=manifest, facts=seen, bad=failures(found))
+        return DatasetFacts(manifest=manifest, facts=seen, bad=failures(found) | refused)
 
 
 def _with_labels(manifest: Manifest, labels: Labels, reads_masks: bool) -> Manifest:

@@ -1,6 +1,9 @@
 """What is found among files, folders and manifests, and what is not predicted."""
 
+import errno
+import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -108,3 +111,45 @@ def test_masks_of_an_earlier_start_are_no_inputs(tmp_path: Path) -> None:
     found, rest = find_files([tmp_path], ["image"])
     assert ([source.case_id for source in found.sources], rest) == (["a"], ())
     assert [source.case_id for source in find_files([tmp_path / "out" / "masks"], ["image"])[0].sources] == ["a"]
+
+
+def test_pipes_are_passed_over_and_closed_folders_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path / "in" / "a.nii.gz", tmp_path / "in" / "closed" / "b.nii.gz")
+    for name in ("fifo", "fifo.nii"):
+        os.mkfifo(tmp_path / "in" / name)
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found, rest = find_files([tmp_path / "in"], ["image"])
+    assert [source.case_id for source in found.sources] == ["a"]
+    assert [(one.case_id, one.status) for one in found.passed] == [("closed", "unreadable")]
+    assert "cannot be looked into (Permission denied)" in found.passed[0].reason
+    assert not rest
+
+
+def test_names_beyond_ascii_are_cases_of_their_own(tmp_path: Path) -> None:
+    for name in ("海馬", "東京", "Иванов"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    found, _ = find_files([tmp_path], ["image"])
+    assert len({source.case_id for source in found.sources}) == 3
+
+
+def test_folders_of_a_manifest_are_audited(tmp_path: Path, synthetic: ModuleType) -> None:
+    synthetic.write(synthetic.make(1), tmp_path / "sound")
+    for kind in ("one slice missing", "two patients under one UID"):
+        synthetic.write(synthetic.make_broken(kind, 2), tmp_path / kind.replace(" ", "_"))
+    rows = "".join(f"{name},{name}\n" for name in ("sound", "one_slice_missing", "two_patients_under_one_UID"))
+    (tmp_path / "x.csv").write_text(f"case_id,image\n{rows}")
+    found, _ = find_files([tmp_path / "x.csv"], ["image"])
+    (source,) = found.sources
+    assert (source.case_id, len(source.files["image"])) == ("sound", synthetic.SLICES)
+    assert source.series
+    assert {one.case_id: one.status for one in found.passed} == {
+        "one_slice_missing": "refused", "two_patients_under_one_UID": "refused",
+    }  # fmt: skip
+    assert "1 slice missing" in found.passed[0].reason

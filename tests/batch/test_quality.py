@@ -122,3 +122,26 @@ def test_low_confidence_is_told(seen):
 def test_without_a_summary_only_the_case_itself_counts():
     assert check({}) == ()
     assert any("border" in one for one in check({}, mask=ball(4, centre=(0, 9, 10))))
+
+
+def test_a_case_may_lack_an_optional_channel(seen):
+    recipe = SimpleNamespace(labels=LABELS, channels=("image", "other"), seen=seen)
+    prediction = SimpleNamespace(mask=BALL, volumes_ml={"ball": 1.0}, probabilities={}, confidence={})
+    for volume, told in ((image(77), 0), (image(77, shift=500), 1)):
+        finished = Finished(Source("case", {"image": ()}), volume, prediction, recipe, None)
+        assert (
+            sum("intensities of image" in one or "intensities:" in one for one in check_case(finished).review) == told
+        )
+
+
+def test_regions_are_compared_by_the_classes_they_are_made_of(seen):
+    labels = Labels.model_validate({0: "background", 5: "ball", 6: "rim", "regions": {"whole": ["ball", "rim"]}})
+    recipe = SimpleNamespace(labels=labels, channels=("image",), seen=seen)
+
+    def doubts(mask):
+        volumes = {"whole": float((mask > 0).sum()) * 0.002}
+        prediction = SimpleNamespace(mask=mask, volumes_ml=volumes, probabilities={}, confidence={})
+        return check_case(Finished(Source("case", {"image": ()}), image(77), prediction, recipe, None)).review
+
+    assert doubts(BALL) == ()
+    assert any(one.startswith("no ball; ") for one in doubts(np.where(BALL == 5, 6, 0).astype(np.uint8)))

@@ -97,3 +97,44 @@ def test_three_lines_of_python(tmp_path: Path) -> None:
     assert np.asarray(mask).shape == volume.geometry.shape
     mask.save(tmp_path / "mask.nii.gz")
     assert np.array_equal(read_image(tmp_path / "mask.nii.gz", case_id="x").voxels[0], np.asarray(mask))
+
+
+def test_two_files_of_one_name_are_told_and_change_the_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a", "b"):
+        make_volume(tmp_path / folder / "x.nii.gz")
+    run, out = make_run(tmp_path / "run", folds=1), ["--output", str(tmp_path / "out")]
+    assert main(["predict", str(run), str(tmp_path / "a"), str(tmp_path / "b"), *out]) == 1
+    assert "ambiguous: case x: several inputs have this name" in capsys.readouterr().out
+
+
+def test_masks_of_another_meaning_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_volume(tmp_path / "in" / "x.nii.gz")
+    run, out = make_run(tmp_path / "run", folds=1), tmp_path / "out"
+    place = ["--output", str(out), "--set", "predict.precision=fp32"]
+    assert main(["predict", str(run), str(tmp_path / "in"), *place]) == 0
+    (out / "masks" / "labels.json").write_text('{"labels": {"0": "background", "1": "another"}}')
+    assert main(["predict", str(run), str(tmp_path / "in"), *place]) == 2
+    assert "mean something else" in capsys.readouterr().err
+
+
+def test_codes_of_a_class_that_is_not_there_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    synthetic.write(synthetic.make(1), tmp_path / "in")
+    name = LABELS.classes[1]
+    codes = tmp_path / "codes.yaml"
+    codes.write_text(f'{name}x: {{type: {{value: "1", meaning: X}}}}')
+    words = ["predict", str(make_run(tmp_path / "run", folds=1)), str(tmp_path / "in"), "--output", str(tmp_path / "o")]
+    assert main([*words, "--dicom-seg", "--codes", str(codes)]) == 2
+    assert f"did you mean '{name}'" in capsys.readouterr().err
+
+
+def test_nothing_is_found_where_no_slice_lies(tmp_path: Path) -> None:
+    """A model that sees its class everywhere marks every scanned voxel of a tilted series, and no other."""
+    synthetic.write(synthetic.make(5, tilt_mm=0.8), tmp_path / "in")
+    run, out = make_run(tmp_path / "run", folds=1), tmp_path / "out"
+    words = ["predict", str(run), str(tmp_path / "in"), "--output", str(out), "--set", "predict.precision=fp32"]
+    assert main([*words, "--dicom-seg"]) == 0
+    (mask,) = (out / "masks").glob("*.nii.gz")
+    marked = int((read_image(mask, case_id="m").voxels > 0).sum())
+    (seg,) = (out / "seg").glob("*.dcm")
+    assert marked
+    assert marked == int(pydicom.dcmread(seg).pixel_array.sum())

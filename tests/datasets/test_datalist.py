@@ -93,7 +93,7 @@ def test_monai_classes_and_several_channels(tmp_path: Path) -> None:
         ("id,image\na,a.nii\n", {"columns": {"mask": "image"}}, "no field 'mask'"),
         ("id,image\na,a.nii\n", {"channels": ("x", "y")}, "channels names 2"),
         ("id,image\na,gone.nii\n", {}, "gone.nii is listed but not there"),
-        ("id,image\na,a.nii\na,a.nii\n", {}, "case a is found twice"),
+        ("id,image\na,a.nii\na,a.nii\n", {}, "case a is found 2 times"),
         ("id,image,fold\na,a.nii,x\n", {}, "row 1 (a): fold is 'x'"),
         ("id,Channel_0,Channel_1\na,a.nii,\n", {}, "case a: no file for channel Channel_1"),
         ({"cases": []}, {}, "expected a mapping with the list 'training'"),

@@ -52,7 +52,7 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     changes = {"training": training, "modality": {"first": "T1w"}, "labels": {"background": 0}}
     with pytest.raises(DataError) as caught:
         put(tmp_path, table(**changes), FILES).cases()
-    for part in ("a is found twice", "training[2]", "n.nii.gz is", "m.nii.gz is", "modality is", "labels are"):
+    for part in ("a is found 2 times", "training[2]", "n.nii.gz is", "m.nii.gz is", "modality is", "labels are"):
         assert part in str(caught.value), part
 
 

@@ -8,7 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from pipeline.datasets.dicom_series import DicomSeries
+from pipeline.datasets.base import Case
+from pipeline.datasets.dicom_series import DicomSeries, refused_folders
 from pipeline.datasets.manifest import read_manifest
 from pipeline.datasets.write_manifest import write_manifest
 from pipeline.dicom.audit import audit
@@ -111,3 +112,17 @@ def test_segmentations_are_labels(tmp_path: Path, synthetic: ModuleType) -> None
     without = dataset.model_copy(update={"labels_folder": None}).cases()
     assert without.cases[0].label is None
     assert "SEG holds no image" in " ".join(without.metadata["left_out"].values())
+
+
+def test_folders_of_a_manifest_written_by_hand_are_audited(tmp_path: Path, synthetic: ModuleType) -> None:
+    synthetic.write(synthetic.make(1), tmp_path / "sound")
+    synthetic.write(synthetic.make_broken("one slice missing", 2), tmp_path / "gap")
+    synthetic.write(synthetic.make(3, tilt_mm=0.8), tmp_path / "tilted")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.nii").touch()
+    names = ("sound", "gap", "tilted", "empty", "file.nii")
+    refused = refused_folders([Case(case_id=name, images={"image": tmp_path / name}) for name in names])
+    assert set(refused) == {"gap", "tilted", "empty"}
+    assert refused["gap"].startswith("case gap: image: missing slices: 1 slice missing")
+    assert "tilted or uneven" in refused["tilted"]
+    assert "holds 0 DICOM series" in refused["empty"]

@@ -135,3 +135,12 @@ def test_volumes_that_no_pattern_fits_are_told(tmp_path: Path, caplog: pytest.Lo
     put(tmp_path, "images/a.nii.gz", "labels/a.nii.gz", "old/b.nii.gz", "old/c.nii.gz", "old/notes.txt")
     Folder(folder=tmp_path, image="images/{case}.nii.gz", label="labels/{case}.nii.gz").cases()
     assert "2 volume files that no pattern fits, such as old/b.nii.gz" in caplog.text
+
+
+def test_names_that_differ_beyond_ascii_stay_apart_and_others_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "a", "images/ä 1.nii.gz", "images/ö 1.nii.gz", "images/海馬.nii.gz", "images/北京.nii.gz")
+    ids = [case.case_id for case in Folder(folder=tmp_path / "a", image="images/{case}.nii.gz").cases().cases]
+    assert len(set(ids)) == 4
+    put(tmp_path / "b", "images/a 1.nii.gz", "images/a_1.nii.gz")
+    with pytest.raises(DataError, match=r"case a_1 is found 2 times, as a 1\.nii\.gz and a_1\.nii\.gz"):
+        Folder(folder=tmp_path / "b", image="images/{case}.nii.gz").cases()

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from pipeline.dicom.audit import audit
-from pipeline.dicom.decode import read_series, stored_values
+from pipeline.dicom.decode import acquired, read_series, stored_values
 from pipeline.dicom.header import read_planes
 from pipeline.errors import DataError
 from pipeline.imaging.geometry import affine, geometry_of, to_physical
@@ -233,3 +233,24 @@ def test_every_real_slice_lies_where_its_header_says(real_data):
         geometry = read_series(judged.series).geometry
         places = to_physical(geometry, [(number, 0, 0) for number in range(geometry.shape[0])])
         np.testing.assert_allclose(places, [plane.position for plane in judged.series.planes], atol=1e-3)
+
+
+def test_what_no_slice_covers_is_known(tmp_path, synthetic):
+    synthetic.write(synthetic.make(5, tilt_mm=0.8), tmp_path / "tilted")
+    (judged,) = audit([tmp_path / "tilted"]).judged
+    expected = np.zeros((10, 12 + 9, 16), bool)
+    for number in range(10):
+        expected[number, number : number + 12] = True
+    np.testing.assert_array_equal(acquired(judged.series), expected)
+    synthetic.write(synthetic.make(5), tmp_path / "straight")
+    (judged,) = audit([tmp_path / "straight"]).judged
+    assert acquired(judged.series) is None
+
+
+def test_a_rescale_beyond_all_numbers_is_refused(tmp_path, synthetic):
+    made = synthetic.make(5)
+    for one in made.datasets:
+        one.RescaleSlope = "1e300"
+    synthetic.write(made, tmp_path)
+    with pytest.raises(DataError, match="beyond all numbers"):
+        read_one(tmp_path)

@@ -285,3 +285,19 @@ def test_given_codes_win_and_wrong_ones_are_refused():
     assert code_of("spot", given) == SegmentCode.model_validate({"type": {"value": "27925004", "meaning": "Nodule"}})
     with pytest.raises(ConfigError, match="spot"):
         parse_codes({"spot": {"type": {"value": ""}}}, "codes.yaml")
+
+
+@pytest.mark.parametrize("fault", ["one UID", "no UID"])
+def test_a_source_that_cannot_be_referred_to_has_none(fault, tmp_path, synthetic):
+    made = synthetic.make(1)
+    for one in made.datasets:
+        if fault == "one UID":
+            one.SOPInstanceUID = made.datasets[0].SOPInstanceUID
+        else:
+            synthetic.set_text(one, "SeriesInstanceUID", "../../evil")
+    synthetic.write(made, tmp_path / "in")
+    series, volume = read_one(tmp_path / "in")
+    with pytest.raises(DataError, match="no DICOM segmentation"):
+        write_seg(np.ones(volume.geometry.shape, np.uint8), volume.geometry, series, LABELS, tmp_path / "x.dcm",
+                  algorithm=BY)  # fmt: skip
+    assert not (tmp_path / "x.dcm").exists()

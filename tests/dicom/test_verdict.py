@@ -194,3 +194,11 @@ def test_deflated_files_at_one_place_are_told_apart_by_their_pixels(judge_one, s
     synthetic.set_pixels(twin, np.ones((12, 16), np.uint16))
     made.datasets.append(twin)
     assert judge_one(made).verdict.kind == "duplicates"
+
+
+def test_numbers_that_no_scanner_gives_are_refused(judge_one, synthetic):
+    made = synthetic.make(3)
+    for number, one in enumerate(made.datasets):
+        one.ImagePositionPatient = [0, 0, f"{number}e30"]
+    verdict = judge_one(made).verdict
+    assert (verdict.kind, "apart; expected at most 1000 mm" in verdict.reason) == ("no orientation", True)

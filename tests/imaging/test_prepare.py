@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.errors import DataError
 from pipeline.imaging.geometry import affine, difference, to_index, to_physical
 from pipeline.imaging.native import label_to_source
 from pipeline.imaging.prepare import PrepareOptions, prepare
@@ -173,3 +174,9 @@ def test_real_ct(real_data: Path, tmp_path: Path) -> None:
     write_case(tmp_path / "ct", case.voxels, case.label, case.meta)
     size = sum(file.stat().st_size for file in (tmp_path / "ct").iterdir())
     assert size < 0.6 * (case.voxels.nbytes + case.label.nbytes)
+
+
+def test_a_voxel_size_that_makes_it_absurdly_large_is_refused() -> None:
+    volume = Volume(np.zeros((1, 40, 40, 40), np.int16), Geometry(shape=(40, 40, 40), spacing_mm=(1e4, 1e4, 1e4)))
+    with pytest.raises(DataError, match="case a: with voxels of 10000 x 10000 x 10000 mm it would become"):
+        prepare(volume, None, PrepareOptions(spacing_mm=(1.0, 1.0, 1.0), crop="none"), case_id="a")

@@ -1,10 +1,13 @@
 """Figures of one case, class by class: ignored voxels, missing classes, regions, unannotated ones."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.imaging.labels import IGNORE, Labels
-from pipeline.metrics.base import MaskPair
+from pipeline.metrics.base import MaskPair, Metric
 from pipeline.metrics.overlap import Dice
 from pipeline.metrics.scoring import class_members, score_masks
 from pipeline.metrics.surface import Assd, Hd95, Nsd
@@ -83,3 +86,15 @@ def test_regions_are_unions(masks):
 def test_members_follow_the_order_of_classes():
     labels = Labels.model_validate({0: "background", 7: "liver", 3: "spleen", 9: "liver", 255: "ignore"})
     assert class_members(labels) == {"spleen": (1,), "liver": (2,)}
+
+
+@pytest.mark.parametrize("column", ["dice", "presence"])
+def test_a_column_that_is_taken_is_refused(masks, column):
+    class Clash(Metric):
+        name: Literal["clash"] = "clash"
+
+        def score(self, found):
+            return {column: 0.99}
+
+    with pytest.raises(ConfigError, match=f"metric clash: it writes the column '{column}'"):
+        score_masks(*masks, SPACING, members=MEMBERS, metrics=(Dice(), Clash()))

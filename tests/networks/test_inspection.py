@@ -129,3 +129,17 @@ def test_texts_that_name_no_layer_are_refused(text, said):
 def test_shapes_are_checked(text):
     with pytest.raises(ConfigError, match="--input"):
         parse_shape(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "part"),
+    [
+        ("Conv3d:1,8,kernel=3,stride=0", "1,1,8,8,8", "stride is 0; expected 1 or more"),
+        ("Conv2d:1,4,kernel=3", "1,1,16,32,33", "Conv2d takes 4, such as 1,1,64,96"),
+        ("Conv3d(1,8,3)", "1,1,8,8,8", "Expected for example Conv3d:1,2,kernel=2x3x3"),
+    ],
+)
+def test_what_no_layer_is_is_told(text, shape, part):
+    with pytest.raises(ConfigError) as caught:
+        size_formula(parse_layer(text), parse_shape(shape))
+    assert part in str(caught.value)

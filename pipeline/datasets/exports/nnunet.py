@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.datasets.base import Case, Manifest
 from pipeline.datasets.exports.files import How, Planned, make_files, whole_cases
+from pipeline.datasets.folds import Folds, make_folds
 from pipeline.datasets.listing import split_ending
 from pipeline.datasets.nnunet import DATASET_JSON, SPLITS, SPLITS_JSON, channels_of, labels_of
 from pipeline.errors import DataError
@@ -27,7 +28,8 @@ def export_nnunet(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> dict[How, int]:
-    """Write imagesTr, labelsTr, imagesTs, labelsTs, `dataset.json`, and `splits_final.json` where folds are fixed.
+    """Write imagesTr, labelsTr, imagesTs, labelsTs, `dataset.json`, and `splits_final.json` where folds are fixed or
+    patients have several cases.
 
     A manifest that was imported from nnU-Net gives an equal `dataset.json` back. Label values are renumbered
     only where nnU-Net asks for it: from 0 on without gaps, the ignore label last.
@@ -155,10 +157,16 @@ def _labels(labels: Labels) -> dict[str, Any]:
 
 
 def _splits(manifest: Manifest, train: Sequence[Case]) -> list[dict[str, list[str]]]:
-    """Return the fixed folds: those of the source where they still hold, else from the cases."""
+    """Return the fixed folds (those of the source where they still hold), or grouped ones where there are groups."""
     folds = {case.case_id: case.fold for case in train}
-    if None in folds.values() or not folds:
+    if not folds:
         return []
+    if None in folds.values():
+        patients = len({case.patient for case in train})
+        if not 1 < patients < len(train):
+            return []
+        # Patients with several cases: nnU-Net's own folds would deal them out over training and validation.
+        folds = {**make_folds([case.model_copy(update={"fold": None}) for case in train], Folds(k=min(5, patients)), 0)}
     said = manifest.metadata.get(SPLITS_JSON)
     if said and {case: number for number, one in enumerate(said) for case in one["val"]} == folds:
         return list(said)

@@ -112,6 +112,8 @@ def volumes(table: Mapping[str, tuple[Sequence[float], Sequence[float]]], colour
         table: Class -> volumes of the reference and of the prediction, in ml; zeros are left out.
         colours: Class -> colour.
     """
+    from matplotlib.ticker import FormatStrFormatter, NullFormatter
+
     with canvas(4.3, 3.9) as figure:
         area = figure.add_subplot()
         seen = []
@@ -125,6 +127,9 @@ def volumes(table: Mapping[str, tuple[Sequence[float], Sequence[float]]], colour
         ends = (everything.min() / 1.3, everything.max() * 1.3) if everything.size else (1.0, 10.0)
         area.plot(ends, ends, color="#8a94a3", linewidth=1, zorder=0)
         area.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+        for axis in (area.xaxis, area.yaxis):
+            axis.set_minor_formatter(NullFormatter())  # minor labels of a short range lie on each other
+            axis.set_major_formatter(FormatStrFormatter("%g"))
         area.set_xlabel("reference, ml")
         area.set_ylabel("prediction, ml")
         return to_svg(figure)

@@ -143,3 +143,18 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="case b: label"):
         export_nnunet(manifest, tmp_path / "out")
     assert not (tmp_path / "out/dataset.json").exists()
+
+
+def test_cases_of_one_patient_stay_in_one_fold(tmp_path: Path) -> None:
+    cases = [
+        Case(case_id=f"c{at}", images={"CT": image(tmp_path / f"c{at}.nii.gz")},
+             label=label(tmp_path / f"l{at}.nii.gz", 0, 1), group=f"p{at // 2}")
+        for at in range(8)
+    ]  # fmt: skip
+    labels = Labels(values={0: "background", 1: "liver"})
+    export_nnunet(Manifest(cases=tuple(cases), labels=labels, channels=("CT",)), tmp_path / "out")
+    splits = json.loads((tmp_path / "out/splits_final.json").read_text())
+    group = {case.case_id: case.group for case in cases}
+    assert sorted(case for one in splits for case in one["val"]) == sorted(group)
+    for one in splits:
+        assert not {group[case] for case in one["train"]} & {group[case] for case in one["val"]}
