@@ -135,9 +135,10 @@ def find_folders(case_id: str, folders: Mapping[str, Path]) -> Source | Passed:
         found = audit([folder]).judged
         if len(found) != 1:
             why = f"case {case_id}: the folder of channel {channel} holds {len(found)} DICOM series"
-            return Passed(case_id, "refused", f"{why}; expected one. Give each series its own folder.")
+            return Passed(case_id, "unreadable", f"{why}; expected one. Give each series its own folder.")
         if not found[0].verdict.is_usable:
-            return Passed(case_id, "refused", f"{found[0].verdict.kind}: {found[0].verdict.reason}")
+            why = f"case {case_id}: {found[0].verdict.kind}: {found[0].verdict.reason}. Export the series again."
+            return Passed(case_id, "unreadable", why)
         chosen.append(found[0])
     made = _source(tuple(folders), chosen, {one.series.case_id: case_id for one in chosen})
     return replace(made, case_id=case_id)

@@ -150,6 +150,6 @@ def test_folders_of_a_manifest_are_audited(tmp_path: Path, synthetic: ModuleType
     assert (source.case_id, len(source.files["image"])) == ("sound", synthetic.SLICES)
     assert source.series
     assert {one.case_id: one.status for one in found.passed} == {
-        "one_slice_missing": "refused", "two_patients_under_one_UID": "refused",
+        "one_slice_missing": "unreadable", "two_patients_under_one_UID": "unreadable",
     }  # fmt: skip
     assert "1 slice missing" in found.passed[0].reason
