@@ -147,15 +147,16 @@ def _before_work(config: RunConfig, facts: DatasetFacts) -> None:
     if not facts.bad or config.ingest.on_bad_case == "drop":  # else the bad cases are told first
         leaks = find_leaks(facts.manifest.cases, divide(config, facts), config.folds, contents_of(facts.facts))
         refuse_leaks(leaks, config.folds)
-    _try_network(config, facts)
+    _try_parts(config, facts.manifest)
 
 
-def _try_network(config: RunConfig, facts: DatasetFacts) -> None:
-    """Build the network without memory for its weights, so that options it refuses are told before any work."""
+def _try_parts(config: RunConfig, manifest: Manifest) -> None:
+    """Build loss and network, without memory for weights, so that options they refuse are told before any work."""
     import torch
 
-    manifest, task = facts.manifest, config.task
-    names = task.class_names(manifest.labels, manifest.class_names)
+    if config.train.loss is not None:
+        config.train.loss.build()
+    names = config.task.class_names(config.labels or manifest.labels, manifest.class_names)
     if config.sample.patch_size != "auto":
         with torch.device("meta"):
             config.network.build(len(manifest.channels), len(names), config.sample.patch_size)
@@ -313,6 +314,7 @@ class _Steps:
 def dry_run(config: RunConfig, *, name: str, folds: Sequence[int] | None, until: str | None) -> str:
     """Return what a run would do: config, cases, folds, and which stages are reused. Touches nothing."""
     manifest: Manifest = config.dataset.cases()
+    _try_parts(config, manifest)
     steps = _Steps(config, config.machine.runs / name, Progress(), FileHashes(Path("."), remember=False), dry=True)
     known_lines = _dry_stages(steps, folds, until)
     surveyed = steps.made[0].record if steps.made else None

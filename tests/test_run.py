@@ -299,3 +299,18 @@ def test_real_hippocampus_from_folder_to_scores(real_data: Path, tmp_path: Path)
     summary = json.loads(next((tmp_path / "runs").glob("*/evaluate-*/summary.json")).read_text())
     # Far above what a mask of anything gives; 15 minutes of training reach 0.85.
     assert summary["out_of_fold"]["classes_mean"]["dice"]["mean"] > 0.5
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], []])
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ({"name": "monai", "class": "DiceLos"}, "did you mean 'DiceLoss'"),
+        ({"name": "monai", "class": "DiceLoss", "arguments": {"sigmoidd": True}}, "did you mean 'sigmoid'"),
+    ],
+)
+def test_options_that_a_loss_refuses_are_told_before_any_work(tmp_path, capsys, words, loss, said):
+    config = _config(tmp_path, train={**TINY["train"], "loss": loss})
+    assert main(["run", str(config), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not list((tmp_path / "cache").glob("cases/*"))
