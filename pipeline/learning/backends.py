@@ -4,12 +4,14 @@ Converting for OpenVINO takes seconds, so a converted network is kept in the cac
 there is enough work. No int8: it changes too many voxels.
 """
 
+import ctypes
 import hashlib
 import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +126,11 @@ def openvino_forward(module: nn.Module, precision: Precision, cache: Path) -> Fo
 
 def _compile(module: nn.Module, shape: tuple[int, ...], precision: Precision, cache: Path) -> Any:
     """Return a request to infer, on all cores that this process may use."""
+    with _signal_stack_kept():
+        return _request(module, shape, precision, cache)
+
+
+def _request(module: nn.Module, shape: tuple[int, ...], precision: Precision, cache: Path) -> Any:
     openvino = _openvino()
     core = openvino.Core()
     folder = cache / "openvino" / _key(module, shape, openvino.__version__)
@@ -137,6 +144,31 @@ def _compile(module: nn.Module, shape: tuple[int, ...], precision: Precision, ca
         "INFERENCE_NUM_THREADS": core_count(),
     }
     return core.compile_model(core.read_model(folder / _MODEL), "CPU", hints).create_infer_request()
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Give this thread its alternate stack for signals back.
+
+    Each core of OpenVINO sets one of its own, and puts back the former one when it is freed. Of two cores, the second
+    puts back that of the first, which was freed before it: the next signal, such as SIGTERM, would then end the
+    process with SIGSEGV instead of reaching its handler.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    sigaltstack, before = ctypes.CDLL(None).sigaltstack, _SignalStack()
+    sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        sigaltstack(ctypes.byref(before), None)
 
 
 def _openvino() -> Any:

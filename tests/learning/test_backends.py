@@ -1,6 +1,7 @@
 """What computes a network: OpenVINO and torch.compile against torch."""
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -121,3 +122,35 @@ def test_what_hinders_compiling_is_told_before_the_first_case(tmp_path: Path, mo
     predictor = Predictor([model], PredictOptions(backend="compiled"))
     with pytest.raises(ConfigError, match=r"torch\.compile failed .*No working C\+\+ compiler found\)"):
         predictor.choose_backend(0, tmp_path)
+
+
+IN_A_PROCESS = """
+import ctypes, os, signal, sys, tempfile
+from pathlib import Path
+import torch
+from pipeline.learning.backends import openvino_forward
+from pipeline.networks.unet import UNet
+
+def stack():
+    found = (ctypes.c_size_t * 3)()
+    ctypes.CDLL(None).sigaltstack(None, found)
+    return tuple(found)
+
+before = stack()
+module = UNet(features=(4, 8)).build(1, 3, (16, 16, 16)).eval()
+forwards = [openvino_forward(module, "fp32", Path(tempfile.mkdtemp())) for _ in range(2)]
+for forward in forwards:
+    forward(torch.zeros(1, 1, 16, 16, 16))
+del forward
+while forwards:
+    del forwards[0]
+assert stack() == before, (stack(), before)
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_signals_reach_their_handlers_after_openvino_was_loaded() -> None:
+    assert subprocess.run([sys.executable, "-X", "faulthandler", "-c", IN_A_PROCESS], check=False).returncode == 143
